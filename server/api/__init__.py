@@ -1,0 +1,1 @@
+"""HTTP: bind a request, call one service, encode the answer. Nothing else. Only here is FastAPI."""

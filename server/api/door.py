@@ -1,0 +1,233 @@
+"""The door: the one outermost layer that every request passes.
+
+It finds the route, finds out who asks, and lets through only what the route declares. A path that
+is not in the table, or a route that declares no permission, is closed. The route that was judged
+is the route that is called: there is no second match that could differ.
+"""
+
+import time
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+import structlog
+from starlette.routing import BaseRoute, Match, Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from server.api.endpoints import ClientDisconnectedError, Endpoint
+from server.api.errors import as_mlflow_error, send_error
+from server.domain.access import Permission, Principal
+from server.domain.errors import ErrorCode, MlflowError
+
+log = structlog.get_logger(__name__)
+
+_CHALLENGE = {"WWW-Authenticate": 'Basic realm="mlproxy", charset="UTF-8"'}
+_FORBIDDEN_IN_RAW_PATH = (b"%2f", b"%5c", b"%00", b"\\", b";")
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Authenticator(Protocol):
+    """Tells who a request is from."""
+
+    async def principal_of(self, authorization: bytes | None) -> Principal | None:
+        """The principal, or None where the credential is absent, unknown, expired or revoked."""
+        ...
+
+
+class RouteTable:
+    """The application's routes, with the many fixed paths found in one step."""
+
+    def __init__(self, routes: list[BaseRoute]) -> None:
+        self._fixed: dict[tuple[str, str], Endpoint] = {}
+        self._patterns: list[BaseRoute] = []
+        for route in routes:
+            if isinstance(route, Endpoint) and "{" not in route.path:
+                for method in route.methods or ():
+                    self._fixed.setdefault((method, route.path), route)
+            else:
+                self._patterns.append(route)
+
+    def find(self, scope: Scope) -> tuple[BaseRoute | None, dict[str, Any]]:
+        """The route for a request, and what to add to its scope."""
+        fixed = self._fixed.get((scope["method"], scope["path"]))
+        if fixed is not None:
+            return fixed, {"path_params": {}}
+        for route in self._patterns:
+            match, child_scope = route.matches(scope)
+            if match is Match.FULL:
+                return route, dict(child_scope)
+        return None, {}
+
+
+def permission_of(route: BaseRoute) -> Permission | None:
+    """What a route declares; None means closed."""
+    permission = getattr(route, "permission", None)
+    return permission if isinstance(permission, Permission) else None
+
+
+class Door:
+    """Outermost ASGI layer: route, credential, permission, then the route's own application."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        routes: list[BaseRoute],
+        authenticator: Authenticator,
+        allowed_hosts: frozenset[str],
+        path_prefix: str = "",
+        observe: Any = None,
+    ) -> None:
+        self._app = app
+        self._table = RouteTable(routes)
+        self._authenticator = authenticator
+        self._allowed_hosts = allowed_hosts
+        self._prefix = path_prefix.rstrip("/")
+        self._observe = observe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        watch = _Watch(send)
+        started = time.monotonic()
+        try:
+            await self._serve(scope, receive, watch)
+        except ClientDisconnectedError:
+            return
+        except Exception as error:
+            await self._fail(error, scope, watch)
+        finally:
+            if self._observe is not None:
+                self._observe(scope, watch.status, time.monotonic() - started)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = scope["headers"]
+        self._check_host(headers)
+        _check_path(scope)
+        self._strip_prefix(scope)
+        _check_origin(scope, headers)
+        route, child_scope = self._table.find(scope)
+        permission = permission_of(route) if route is not None else None
+        if permission is not Permission.PUBLIC:
+            await self._admit(scope, headers, permission)
+        if route is None or permission is None:
+            raise MlflowError(
+                ErrorCode.ENDPOINT_NOT_FOUND, f"The server has no endpoint {scope['method']} {scope['path']}."
+            )
+        scope.update(child_scope)
+        if isinstance(route, Endpoint):
+            await route.asgi_app(scope, receive, send)
+        else:
+            await route.handle(scope, receive, send)
+
+    async def _admit(self, scope: Scope, headers: list[tuple[bytes, bytes]], permission: Permission | None) -> None:
+        authorization = next((value for name, value in headers if name == b"authorization"), None)
+        principal = await self._authenticator.principal_of(authorization)
+        if principal is None:
+            raise MlflowError(
+                ErrorCode.UNAUTHENTICATED,
+                "This server wants an API key: set MLFLOW_TRACKING_TOKEN to it"
+                " (or MLFLOW_TRACKING_PASSWORD, with any MLFLOW_TRACKING_USERNAME).",
+                headers=_CHALLENGE,
+            )
+        if permission is not None and not principal.may(permission):
+            raise MlflowError(
+                ErrorCode.PERMISSION_DENIED,
+                f"This API key has the role '{principal.role.value}'; the call needs '{permission.value}'.",
+            )
+        scope["mlproxy.principal"] = principal
+
+    def _check_host(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """A page of another site cannot reach us under a name it made point here."""
+        if "*" in self._allowed_hosts:
+            return
+        host = next((value for name, value in headers if name == b"host"), b"").decode("latin-1").lower()
+        if host not in self._allowed_hosts and _without_port(host) not in self._allowed_hosts:
+            raise MlflowError(
+                ErrorCode.PERMISSION_DENIED,
+                "This server is not to be reached under that host name; MLPROXY_ALLOWED_HOSTS lists those it answers to.",
+            )
+
+    def _strip_prefix(self, scope: Scope) -> None:
+        if not self._prefix:
+            return
+        path: str = scope["path"]
+        if path == self._prefix or path.startswith(self._prefix + "/"):
+            scope["path"] = path[len(self._prefix) :] or "/"
+            scope["root_path"] = ""
+
+    async def _fail(self, error: Exception, scope: Scope, send: "_Watch") -> None:
+        answer = as_mlflow_error(error, path=scope["path"], request_id=str(id(scope)))
+        if send.status is None:
+            await send_error(send, answer, with_body=scope["method"] != "HEAD")
+        else:
+            raise ConnectionAbortedError("The answer was cut off by an error.") from error
+
+
+class _Watch:
+    """Remembers whether an answer has begun."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status: int | None = None
+
+    async def __call__(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self._send(message)
+
+
+def _check_path(scope: Scope) -> None:
+    """Refuse spellings that a router and a guard could read differently."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    raw = raw.split(b"?", 1)[0]
+    lower = raw.lower()
+    if any(part in lower for part in _FORBIDDEN_IN_RAW_PATH) and not _is_artifact_path(scope["path"]):
+        raise _bad_path()
+    segments = scope["path"].split("/")
+    if any(segment in (".", "..") for segment in segments):
+        raise MlflowError(ErrorCode.INVALID_PARAMETER_VALUE, "Invalid path")
+    if "//" in scope["path"] or any(unquote(segment) in (".", "..") for segment in segments):
+        raise _bad_path()
+
+
+def _is_artifact_path(path: str) -> bool:
+    # Artifact names may hold what other paths may not; their own rules judge the decoded name.
+    return "/mlflow-artifacts/" in path
+
+
+def _bad_path() -> MlflowError:
+    return MlflowError(ErrorCode.INVALID_PARAMETER_VALUE, "Invalid path")
+
+
+def _check_origin(scope: Scope, headers: list[tuple[bytes, bytes]]) -> None:
+    """A state-changing request from a page must come from our own page."""
+    if scope["method"] in _SAFE_METHODS:
+        return
+    origin = host = b""
+    for name, value in headers:
+        if name == b"origin":
+            origin = value
+        elif name == b"host":
+            host = value
+    if origin and origin.split(b"://", 1)[-1].lower() != host.lower():
+        raise MlflowError(ErrorCode.PERMISSION_DENIED, "Cross-origin request blocked")
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host.partition("]")[0] + "]"
+    return host.partition(":")[0]
+
+
+def mounted_routes(routes: list[BaseRoute]) -> list[BaseRoute]:
+    """Every route of a table, those inside mounts included."""
+    found: list[BaseRoute] = []
+    for route in routes:
+        found.append(route)
+        if isinstance(route, Mount):
+            found.extend(mounted_routes(list(route.routes)))
+    return found

@@ -1,0 +1,1 @@
+"""The group-commit writer: many requests, one flushed transaction, then their answers."""

@@ -1,0 +1,1 @@
+"""The database: engine, schema and transactions. Only persistence knows SQLAlchemy."""

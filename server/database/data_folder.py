@@ -1,0 +1,72 @@
+"""The data folder: one server at a time, on a disk that keeps what it is told to keep."""
+
+import fcntl
+import os
+from pathlib import Path
+
+_LOCK_NAME = "server.lock"
+_NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs", "lustre"}
+)
+
+
+class DataFolderError(Exception):
+    """The data folder cannot be used; the message says why and what to do."""
+
+
+class FolderLock:
+    """Held by the one process that may open the SQLite file of a data folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / _LOCK_NAME
+        self._descriptor: int | None = None
+
+    def acquire(self) -> bool:
+        """Take the lock, unless another process holds it. The system frees it when the holder dies."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            return False
+        self._descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        """Give it back."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def require_local_disk(folder: Path) -> None:
+    """Refuse a folder on a network file system, where SQLite's locks and flushes cannot be trusted.
+
+    Raises:
+        DataFolderError: it is on one.
+    """
+    kind = file_system_of(folder)
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise DataFolderError(
+            f"{folder} is on a network file system ({kind}); SQLite cannot keep its promises there."
+            " Use a local disk, or Postgres (MLPROXY_DATABASE_URL=postgresql://…)."
+        )
+
+
+def file_system_of(folder: Path, mounts: Path = Path("/proc/mounts")) -> str | None:
+    """The type of the file system that holds a folder, where the system tells."""
+    try:
+        lines = mounts.read_text().splitlines()
+    except OSError:
+        return None
+    target = folder.absolute().resolve()
+    best: tuple[int, str] | None = None
+    for line in lines:
+        fields = line.split()
+        if len(fields) < 3:
+            continue
+        mount_point = Path(fields[1].replace("\\040", " "))
+        if target.is_relative_to(mount_point) and (best is None or len(mount_point.parts) >= best[0]):
+            best = (len(mount_point.parts), fields[2])
+    return None if best is None else best[1]

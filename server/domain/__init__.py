@@ -1,0 +1,1 @@
+"""What the product talks about, free of any framework: entities, operations, errors, time."""

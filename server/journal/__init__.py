@@ -1,0 +1,1 @@
+"""The durable ordered record of accepted operations, lane by lane."""

@@ -1,0 +1,143 @@
+"""Messages of the proxy's own routes (`/api/2.0/mlproxy/*`)."""
+
+import msgspec
+
+from server.protocol.wire import Request
+
+
+class WorkspaceStatus(msgspec.Struct):
+    """Where deliveries go."""
+
+    configured: bool
+    reachable: bool | None
+    address: str | None = None
+    last_failure: str | None = None
+
+
+class TokenStatus(msgspec.Struct):
+    """The Azure token held now. Never the token itself."""
+
+    expires_in_seconds: float | None
+    failures: int
+    last_error: str | None
+
+
+class StatusAnswer(msgspec.Struct):
+    """status."""
+
+    pending: int
+    uncertain: int
+    parked: int
+    overflow: int
+    lag_seconds: float
+    pending_bytes: int
+    spool_bytes: int
+    workspace: WorkspaceStatus
+    token: TokenStatus | None
+    version: str
+
+
+class RunStatusAnswer(msgspec.Struct):
+    """runs/{run_id}."""
+
+    run_id: str
+    upstream_run_id: str | None
+    pending: int
+    uncertain: int
+    parked: int
+    overflow: int
+    blocked_by: str | None
+    studio_url: str | None
+
+
+class CreateKeyRequest(Request):
+    """keys, POST."""
+
+    name: str
+    role: str = "write"
+    expires_in_days: int | None = None
+
+
+class RevokeKeyRequest(Request):
+    """keys/revoke, POST."""
+
+    name: str
+
+
+class CreateKeyAnswer(msgspec.Struct):
+    """A new key, shown once."""
+
+    name: str
+    role: str
+    key: str
+
+
+class KeyMessage(msgspec.Struct):
+    """A key without its secret."""
+
+    name: str
+    prefix: str
+    role: str
+    created_at: int
+    expires_at: int | None
+    revoked_at: int | None
+    last_used: int | None
+
+
+class KeysAnswer(msgspec.Struct):
+    """keys, GET."""
+
+    keys: list[KeyMessage]
+
+
+class ParkedMessage(msgspec.Struct):
+    """An entry that was set aside."""
+
+    parked_id: int
+    run_id: str | None
+    kind: str
+    reason: str
+    message: str
+    parked_at: int
+    decision: str | None
+
+
+class ParkedAnswer(msgspec.Struct):
+    """parked, GET."""
+
+    parked: list[ParkedMessage]
+
+
+class DrainAnswer(msgspec.Struct):
+    """drain, POST: what was left."""
+
+    pending: int
+    uncertain: int
+    parked: int
+
+
+class DrainRequest(Request):
+    """drain."""
+
+    timeout_seconds: float = 60.0
+
+
+class VerifyDifference(msgspec.Struct):
+    """One thing that is not the same here and in the workspace."""
+
+    what: str
+    here: str
+    there: str
+
+
+class VerifyAnswer(msgspec.Struct):
+    """verify/{run_id}, GET."""
+
+    run_id: str
+    upstream_run_id: str | None
+    equal: bool
+    points: int
+    params: int
+    tags: int
+    artifacts: int
+    differences: list[VerifyDifference]

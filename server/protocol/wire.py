@@ -1,0 +1,140 @@
+"""From bytes to messages and back, with MLflow's words when they do not fit.
+
+A message is a `msgspec.Struct`. Unknown fields are ignored and numbers may come as strings, as a
+stock server takes them. A JSON string that holds JSON is accepted (clients of 1.x send it).
+"""
+
+import re
+from typing import Any, TypeVar
+from urllib.parse import parse_qs
+
+import msgspec
+
+from server.domain.errors import MlflowError, invalid_parameter
+
+M = TypeVar("M", bound=msgspec.Struct)
+
+_SEE_DOCS = "See the API docs for more information about request parameters."
+_PATH = re.compile(r" - at `\$([^`]*)`$")
+_MISSING = re.compile(r"Object missing required field `([^`]+)`")
+_encoder = msgspec.json.Encoder()
+_MAX_QUERY_FIELDS = 1000
+
+
+class Request(msgspec.Struct, kw_only=True):
+    """A message that comes from a client."""
+
+
+class RunRequest(Request, kw_only=True):
+    """A message about one run, named by `run_id` or, by older clients, by `run_uuid`.
+
+    Both name the same run or the message is refused.
+    """
+
+    run_id: str = ""
+    run_uuid: str = ""
+
+    @property
+    def named_run(self) -> str:
+        """The run's id."""
+        if self.run_id and self.run_uuid and self.run_id != self.run_uuid:
+            raise invalid_parameter("'run_id' and 'run_uuid' name different runs.")
+        name = self.run_id or self.run_uuid
+        if not name:
+            raise missing_parameter("run_id")
+        return name
+
+
+def missing_parameter(name: str) -> MlflowError:
+    """A required field is absent or empty."""
+    return invalid_parameter(f"Missing value for required parameter '{name}'. {_SEE_DOCS}")
+
+
+def require(name: str, value: str | None) -> str:
+    """The value, unless it is absent or empty."""
+    if not value:
+        raise missing_parameter(name)
+    return value
+
+
+class Decoder:
+    """Decodes messages of one type from a JSON body or from a query string."""
+
+    def __init__(self, message_type: type[Any]) -> None:
+        self.message_type = message_type
+        self._decoder = msgspec.json.Decoder(message_type, strict=False)
+        self._lists = _list_fields(message_type)
+
+    def from_body(self, body: bytes) -> Any:
+        """The message in a request's body; an empty body is an empty message."""
+        if not body:
+            body = b"{}"
+        if body[:1] == b'"':
+            body = _unwrap(body)
+        try:
+            return self._decoder.decode(body)
+        except msgspec.ValidationError as error:
+            raise _explain(error, body) from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise invalid_parameter(f"The request body is not valid JSON: {error}") from error
+
+    def from_query(self, query: str) -> Any:
+        """The message in a query string; a repeated key is a list."""
+        try:
+            pairs = parse_qs(query, keep_blank_values=True, max_num_fields=_MAX_QUERY_FIELDS)
+        except ValueError as error:
+            raise invalid_parameter("The query string has too many fields.") from error
+        fields = {
+            key: values if key in self._lists else values[-1]
+            for key, values in pairs.items()
+        }
+        try:
+            return msgspec.convert(fields, self.message_type, strict=False)
+        except msgspec.ValidationError as error:
+            raise _explain(error, _encoder.encode(fields)) from error
+
+
+def encode(message: Any) -> bytes:
+    """A message as JSON."""
+    return _encoder.encode(message)
+
+
+def _list_fields(message_type: type[Any]) -> frozenset[str]:
+    return frozenset(
+        field.encode_name
+        for field in msgspec.structs.fields(message_type)
+        if "list" in str(field.type)
+    )
+
+
+def _unwrap(body: bytes) -> bytes:
+    try:
+        return msgspec.json.decode(body, type=str).encode()
+    except (msgspec.MsgspecError, UnicodeEncodeError) as error:
+        raise invalid_parameter("The request body is not valid JSON.") from error
+
+
+def _explain(error: msgspec.ValidationError, body: bytes) -> MlflowError:
+    """MLflow's message for a field that is missing or of the wrong type."""
+    text = str(error)
+    path_match = _PATH.search(text)
+    path = path_match.group(1).lstrip(".") if path_match else ""
+    if missing := _MISSING.search(text):
+        name = f"{path}.{missing.group(1)}" if path else missing.group(1)
+        return missing_parameter(name)
+    value = _value_at(body, path)
+    if value is None:
+        return missing_parameter(path or "body")
+    shown = msgspec.json.encode(value).decode()[:200]
+    hint = f"Hint: Value was of type '{type(value).__name__}'."
+    return invalid_parameter(f"Invalid value {shown} for parameter '{path}' supplied: {hint} {_SEE_DOCS}")
+
+
+def _value_at(body: bytes, path: str) -> Any:
+    try:
+        value: Any = msgspec.json.decode(body)
+        for part in re.findall(r"[^.\[\]]+", path):
+            value = value[int(part)] if isinstance(value, list) else value[part]
+    except (msgspec.MsgspecError, KeyError, IndexError, ValueError, TypeError):
+        return "…"
+    return value

@@ -1,0 +1,107 @@
+"""Which positions of a lane go into the next upstream call.
+
+Thousands of single calls become few: params, tags and points that follow each other share a
+`log-batch`. A batch closes when it is full, when its oldest entry has waited long enough, when
+something follows that cannot join it, or when a `drain` asks. It never reorders.
+"""
+
+from dataclasses import dataclass
+
+from server.domain.operations import LogParam, SetTag
+from server.journal.deliveries import Contents, EntryRow, PointRow
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """What one `log-batch` may hold (azureml-protocol: 250 rows per metric name, MLflow's own rest)."""
+
+    rows: int = 1000
+    rows_per_metric: int = 250
+    params: int = 100
+    tags: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Send the positions from `first` to `last`."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForCompany:
+    """Nothing to send before this moment."""
+
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """The next entry waits for other lanes."""
+
+    lane_ids: tuple[int, ...]
+
+
+Choice = Close | WaitForCompany | Blocked | None
+
+
+def is_loggable(entry: EntryRow) -> bool:
+    """Whether an entry can share a `log-batch` with others."""
+    return isinstance(entry.operation, LogParam | SetTag)
+
+
+def choose_batch(
+    contents: Contents,
+    *,
+    unmet: dict[int, list[int]],
+    limits: BatchLimits,
+    end_of_lane: int,
+    now_ms: int,
+    company_ms: int,
+) -> Choice:
+    """What to do with a lane whose next rows are `contents`; None when there is nothing.
+
+    `company_ms` is how long the oldest entry waits for others (0 sends at once).
+    """
+    rows = sorted([*contents.entries, *contents.points], key=lambda row: row.position)
+    if not rows:
+        return None
+    first = rows[0]
+    if first.position in unmet:
+        return Blocked(tuple(unmet[first.position]))
+    if isinstance(first, EntryRow) and not is_loggable(first):
+        return Close(first.position, first.position)
+    last, is_closed = _fill(rows, unmet, limits)
+    if last == end_of_lane and not is_closed and first.accepted_at_ms + company_ms > now_ms:
+        return WaitForCompany(first.accepted_at_ms + company_ms)
+    return Close(first.position, last)
+
+
+def _fill(
+    rows: list[EntryRow | PointRow], unmet: dict[int, list[int]], limits: BatchLimits
+) -> tuple[int, bool]:
+    """The last position that fits, and whether something keeps the next from joining."""
+    params = tags = count = 0
+    per_metric: dict[str, int] = {}
+    last = rows[0].position
+    for row in rows:
+        if count == limits.rows or row.position in unmet:
+            return last, True
+        if isinstance(row, PointRow):
+            per_metric[row.key] = per_metric.get(row.key, 0) + 1
+            if per_metric[row.key] > limits.rows_per_metric:
+                return last, True
+        elif isinstance(row.operation, LogParam):
+            params += 1
+            if params > limits.params:
+                return last, True
+        elif isinstance(row.operation, SetTag):
+            tags += 1
+            if tags > limits.tags:
+                return last, True
+        else:
+            return last, True
+        count += 1
+        last = row.position
+    return last, False

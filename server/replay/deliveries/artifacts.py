@@ -1,0 +1,107 @@
+"""A run's artifact lane: files to the run's folder in the workspace's storage.
+
+Every upload is harmless to repeat: what is there already, by size and MD5, is left alone.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import assert_never, cast
+
+from server.commit.writer import Work, Writer
+from server.database.engine import Database, Transaction
+from server.domain.operations import DeleteArtifact, UploadArtifact
+from server.domain.verdicts import Verdict
+from server.journal.deliveries import Batch, Contents, Lane
+from server.replay.deliveries.runs import upstream_run_id
+from server.spool.spool import Spool
+from server.store import artifacts, upstream_ids
+from server.store.artifacts import ArtifactFile
+from server.store.upstream_ids import RunIds
+from server.upstream.artifacts import UpstreamArtifacts
+from server.upstream.failures import UpstreamFailure
+
+
+class ArtifactDelivery:
+    """Delivers a run's artifact lane."""
+
+    def __init__(
+        self, *, database: Database, writer: Writer, artifacts_upstream: UpstreamArtifacts, spool: Spool
+    ) -> None:
+        self._database = database
+        self._writer = writer
+        self._upstream = artifacts_upstream
+        self._spool = spool
+
+    async def send(self, lane: Lane, batch: Batch, contents: Contents) -> None:
+        """Upload or delete one file."""
+        operation = cast(UploadArtifact | DeleteArtifact, contents.entries[0].operation)
+        ids = await self._database.read(lambda transaction: upstream_ids.find_run(transaction, lane.subject_id))
+        if ids is None:
+            raise UpstreamFailure(Verdict.PARK, "UNKNOWN_RUN", "The run is not in the store.")
+        match operation:
+            case UploadArtifact():
+                await self._upload(ids, operation)
+            case DeleteArtifact():
+                await self._upstream.delete(upstream_run_id(ids), operation.upstream_path)
+            case _:
+                assert_never(operation)
+
+    async def _upload(self, ids: RunIds, operation: UploadArtifact) -> None:
+        row = await self._database.read(
+            lambda transaction: artifacts.find(transaction, operation.root_id, operation.path)
+        )
+        source = self._source(operation, row)
+        if source is None:
+            return  # overwritten or deleted since: a later entry brings what is there now
+        await self._upstream.upload(
+            _experiment_key(ids),
+            upstream_run_id(ids),
+            operation.upstream_path,
+            source,
+            operation.size_bytes,
+            operation.md5,
+        )
+        await self._let_go(operation)
+
+    def _source(self, operation: UploadArtifact, row: ArtifactFile | None) -> Path | bytes | None:
+        if row is None or row.md5 != operation.md5 or row.size_bytes != operation.size_bytes:
+            return None
+        if row.content is not None:
+            return row.content
+        if row.spool_name is None:
+            return None
+        path = self._spool.path_of(row.spool_name)
+        if not path.exists():
+            raise UpstreamFailure(
+                Verdict.PARK, "SPOOL_FILE_MISSING", f"The spool has lost the bytes of {operation.path!r}."
+            )
+        return path
+
+    async def _let_go(self, operation: UploadArtifact) -> None:
+        """The bytes are upstream, verified: only now may they leave the spool."""
+
+        def mark(transaction: Transaction) -> bool:
+            return artifacts.mark_delivered(
+                transaction,
+                operation.root_id,
+                operation.path,
+                md5=operation.md5,
+                spool_name=operation.spool_name,
+                upstream_path=operation.upstream_path,
+            )
+
+        may_go = await self._writer.commit(Work(mark), background=True)
+        if may_go and operation.spool_name is not None:
+            await self._spool.remove(operation.spool_name)
+
+    async def find_missing(self, lane: Lane, batch: Batch, contents: Contents) -> Contents:
+        """Everything: sending again is harmless."""
+        return contents
+
+    def settle_time(self, contents: Contents) -> timedelta:
+        """None."""
+        return timedelta(0)
+
+
+def _experiment_key(ids: RunIds) -> str:
+    return ids.experiment.upstream_id or ids.experiment.upstream_name

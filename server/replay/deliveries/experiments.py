@@ -1,0 +1,69 @@
+"""Experiments: every call is harmless to repeat (names are unique in the workspace)."""
+
+from datetime import timedelta
+from typing import assert_never, cast
+
+from server.commit.writer import Work, Writer
+from server.database.engine import Database, Transaction
+from server.domain.operations import CreateExperiment, DeleteExperiment, RestoreExperiment, SetExperimentTag
+from server.domain.verdicts import Verdict
+from server.journal.deliveries import Batch, Contents, Lane
+from server.store import upstream_ids
+from server.store.upstream_ids import ExperimentIds
+from server.upstream.experiments import UpstreamExperiments
+from server.upstream.failures import UpstreamFailure
+
+ExperimentOperation = CreateExperiment | DeleteExperiment | RestoreExperiment | SetExperimentTag
+
+
+class ExperimentDelivery:
+    """Delivers an experiment's lane."""
+
+    def __init__(self, *, database: Database, writer: Writer, experiments: UpstreamExperiments) -> None:
+        self._database = database
+        self._writer = writer
+        self._experiments = experiments
+
+    async def send(self, lane: Lane, batch: Batch, contents: Contents) -> None:
+        """Send one operation."""
+        operation = cast(ExperimentOperation, contents.entries[0].operation)
+        ids = await self._database.read(
+            lambda transaction: upstream_ids.find_experiment(transaction, operation.experiment_id)
+        )
+        if ids is None:
+            raise UpstreamFailure(Verdict.PARK, "UNKNOWN_EXPERIMENT", "The experiment is not in the store.")
+        match operation:
+            case CreateExperiment():
+                await self._create(ids)
+            case DeleteExperiment():
+                await self._experiments.delete(_known(ids))
+            case RestoreExperiment():
+                await self._experiments.restore(_known(ids))
+            case SetExperimentTag():
+                await self._experiments.set_tag(_known(ids), operation.key, operation.value)
+            case _:
+                assert_never(operation)
+
+    async def _create(self, ids: ExperimentIds) -> None:
+        upstream_id = await self._experiments.create(ids.upstream_name)
+
+        def remember(transaction: Transaction) -> None:
+            upstream_ids.set_experiment_upstream_id(transaction, ids.experiment_id, upstream_id)
+
+        await self._writer.commit(Work(remember), background=True)
+
+    async def find_missing(self, lane: Lane, batch: Batch, contents: Contents) -> Contents:
+        """Everything: sending again is harmless."""
+        return contents
+
+    def settle_time(self, contents: Contents) -> timedelta:
+        """None."""
+        return timedelta(0)
+
+
+def _known(ids: ExperimentIds) -> str:
+    if ids.upstream_id is None:
+        raise UpstreamFailure(
+            Verdict.PARK, "EXPERIMENT_NOT_CREATED", "The workspace has refused to create this experiment."
+        )
+    return ids.upstream_id

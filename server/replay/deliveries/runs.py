@@ -1,0 +1,246 @@
+"""A run's data lane: its creation, params, metrics, tags, status and deletion.
+
+A run is made under our own id through Run History. Only a definite refusal of that call lets the
+run fall back to `runs/create` with a marker tag, and the choice is stored before the create is
+sent: once the first way may have taken effect the run never takes the second.
+"""
+
+import math
+from datetime import timedelta
+from typing import assert_never, cast
+
+from server.commit.writer import Work, Writer
+from server.database.engine import Database, Transaction
+from server.domain.entities import RunStatus
+from server.domain.operations import (
+    CreateRun,
+    DeleteRun,
+    DeleteTag,
+    LogParam,
+    RestoreRun,
+    SetTag,
+    UpdateRun,
+)
+from server.domain.verdicts import Verdict
+from server.journal.deliveries import Batch, Contents, EntryRow, Lane, PointRow
+from server.replay.batching import is_loggable
+from server.replay.deliveries.delivery import SettleTimes
+from server.store import upstream_ids
+from server.store.upstream_ids import RunIds
+from server.upstream.failures import UpstreamFailure
+from server.upstream.metrics import UpstreamMetrics
+from server.upstream.runs import NewRun, UpstreamMetric, UpstreamRun, UpstreamRuns
+
+HISTORY_WAY = "history"
+MLFLOW_WAY = "mlflow"
+_REFUSALS_OF_THE_WAY = (400, 404, 405)
+_RUN_TAGS = frozenset({"mlflow.parentRunId", "mlflow.rootRunId"})
+
+RunOperation = CreateRun | UpdateRun | DeleteRun | RestoreRun | DeleteTag
+PointIdentity = tuple[str, int, int, float | None]
+
+
+class RunDelivery:
+    """Delivers a run's data lane."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        writer: Writer,
+        runs: UpstreamRuns,
+        metrics: UpstreamMetrics,
+        settle: SettleTimes,
+    ) -> None:
+        self._database = database
+        self._writer = writer
+        self._runs = runs
+        self._metrics = metrics
+        self._settle = settle
+
+    async def send(self, lane: Lane, batch: Batch, contents: Contents) -> None:
+        """Send one operation, or a batch of points, params and tags."""
+        ids = await self._ids(lane)
+        if contents.points or is_loggable(contents.entries[0]):
+            await self._log(ids, contents)
+        else:
+            await self._send_one(ids, cast(RunOperation, contents.entries[0].operation))
+
+    async def _send_one(self, ids: RunIds, operation: RunOperation) -> None:
+        match operation:
+            case CreateRun():
+                await self._create(ids, operation)
+            case UpdateRun():
+                status = RunStatus(operation.status) if operation.status else None
+                await self._runs.update(
+                    upstream_run_id(ids), status, operation.end_time_ms, operation.name
+                )
+            case DeleteRun():
+                await self._runs.delete(upstream_run_id(ids))
+            case RestoreRun():
+                await self._runs.restore(upstream_run_id(ids))
+            case DeleteTag():
+                await self._runs.delete_tag(upstream_run_id(ids), operation.key)
+            case _:
+                assert_never(operation)
+
+    # --- creating ---
+
+    async def _create(self, ids: RunIds, operation: CreateRun) -> None:
+        if ids.experiment.upstream_id is None:
+            raise UpstreamFailure(
+                Verdict.PARK, "EXPERIMENT_NOT_CREATED", "The workspace has refused to create this run's experiment."
+            )
+        if ids.create_way == MLFLOW_WAY:
+            await self._create_with_marker(ids, operation)
+            return
+        is_first_try = ids.create_way is None
+        if is_first_try:
+            await self._choose_way(ids, HISTORY_WAY, ids.run_id)
+        try:
+            await self._runs.create_or_modify(await self._new_run(ids, operation))
+        except UpstreamFailure as failure:
+            if not is_first_try:
+                raise
+            if failure.verdict in (Verdict.RETRY, Verdict.WAIT):
+                await self._choose_way(ids, None, None)
+            if not failure.is_definite_refusal or failure.status not in _REFUSALS_OF_THE_WAY:
+                raise
+            await self._choose_way(ids, MLFLOW_WAY, None)
+            await self._create_with_marker(ids, operation)
+
+    async def _create_with_marker(self, ids: RunIds, operation: CreateRun) -> None:
+        upstream_id = await self._runs.create_with_marker(await self._new_run(ids, operation), ids.run_id)
+        await self._remember(ids, upstream_id)
+
+    async def _new_run(self, ids: RunIds, operation: CreateRun) -> NewRun:
+        parent = operation.parent_run_id
+        if parent is not None:
+            parent = await self._upstream_run(parent)
+        return NewRun(
+            run_id=ids.run_id,
+            experiment_name=ids.experiment.upstream_name,
+            experiment_id=ids.experiment.upstream_id or "",
+            name=operation.name,
+            start_time_ms=operation.start_time_ms or ids.created_at_ms,
+            parent_run_id=parent,
+            tags={key: await self._tag_value(key, value) for key, value in operation.tags.items()},
+            user_id=operation.user_id,
+        )
+
+    async def _choose_way(self, ids: RunIds, way: str | None, upstream_id: str | None) -> None:
+        def choose(transaction: Transaction) -> None:
+            upstream_ids.choose_create_way(transaction, ids.run_pk, way, upstream_id)
+
+        await self._writer.commit(Work(choose), background=True)
+
+    async def _remember(self, ids: RunIds, upstream_id: str) -> None:
+        def remember(transaction: Transaction) -> None:
+            upstream_ids.set_run_upstream_id(transaction, ids.run_pk, upstream_id)
+
+        await self._writer.commit(Work(remember), background=True)
+
+    # --- logging ---
+
+    async def _log(self, ids: RunIds, contents: Contents) -> None:
+        params: dict[str, str] = {}
+        tags: dict[str, str] = {}
+        for entry in contents.entries:
+            match entry.operation:
+                case LogParam(key, value):
+                    params[key] = value
+                case SetTag(key, value):
+                    tags[key] = await self._tag_value(key, value)
+                case _:
+                    raise TypeError(f"{entry.kind} cannot be part of a log-batch")
+        await self._runs.log_batch(
+            upstream_run_id(ids), [_metric(point) for point in contents.points], params, tags
+        )
+
+    async def _tag_value(self, key: str, value: str) -> str:
+        """Tags that name another run must name it as the workspace does."""
+        return await self._upstream_run(value) if key in _RUN_TAGS else value
+
+    async def _upstream_run(self, run_id: str) -> str:
+        return await self._database.read(
+            lambda transaction: upstream_ids.upstream_run_id_of(transaction, run_id)
+        )
+
+    # --- reading back ---
+
+    async def find_missing(self, lane: Lane, batch: Batch, contents: Contents) -> Contents:
+        """What the workspace does not show of an uncertain batch."""
+        ids = await self._ids(lane)
+        if contents.entries and isinstance(contents.entries[0].operation, CreateRun):
+            return contents if not await self._is_created(ids) else Contents()
+        if not contents.points and not is_loggable(contents.entries[0]):
+            return contents
+        run = await self._runs.find(upstream_run_id(ids))
+        if run is None:
+            return contents
+        return Contents(
+            [entry for entry in contents.entries if not await self._shows(run, entry)],
+            await self._missing_points(run.run_id, contents.points),
+        )
+
+    async def _is_created(self, ids: RunIds) -> bool:
+        if ids.create_way != MLFLOW_WAY:
+            # Made under our own id: making it again is harmless, and starts it if that was lost.
+            return False
+        if ids.upstream_id is not None:
+            return True
+        found = await self._runs.find_by_marker(ids.experiment.upstream_id or "", ids.run_id)
+        if not found:
+            return False
+        await self._remember(ids, found[0])
+        return True
+
+    async def _shows(self, run: UpstreamRun, entry: EntryRow) -> bool:
+        match entry.operation:
+            case LogParam(key, value):
+                return run.params.get(key) == value
+            case SetTag(key, value):
+                return run.tags.get(key) == await self._tag_value(key, value)
+            case _:
+                return False
+
+    async def _missing_points(self, run_id: str, points: list[PointRow]) -> list[PointRow]:
+        shown: set[PointIdentity] = set()
+        for key in dict.fromkeys(point.key for point in points):
+            async for metric in self._metrics.history(run_id, key):
+                shown.add(_identity(metric))
+        return [point for point in points if _identity(_metric(point)) not in shown]
+
+    def settle_time(self, contents: Contents) -> timedelta:
+        """Points and marked runs must stay unseen; everything else may be sent twice."""
+        if contents.points:
+            return self._settle.content
+        if contents.entries and isinstance(contents.entries[0].operation, CreateRun):
+            return self._settle.marker
+        return timedelta(0)
+
+    async def _ids(self, lane: Lane) -> RunIds:
+        ids = await self._database.read(lambda transaction: upstream_ids.find_run(transaction, lane.subject_id))
+        if ids is None:
+            raise UpstreamFailure(Verdict.PARK, "UNKNOWN_RUN", "The run is not in the store.")
+        return ids
+
+
+def upstream_run_id(ids: RunIds) -> str:
+    """The run's id in the workspace.
+
+    Raises:
+        UpstreamFailure: it was never created there (its create is parked).
+    """
+    if ids.upstream_id is None:
+        raise UpstreamFailure(Verdict.PARK, "RUN_NOT_CREATED", "The workspace has refused to create this run.")
+    return ids.upstream_id
+
+
+def _metric(point: PointRow) -> UpstreamMetric:
+    return UpstreamMetric(point.key, math.nan if point.is_nan else point.value, point.timestamp_ms, point.step)
+
+
+def _identity(metric: UpstreamMetric) -> PointIdentity:
+    """NaN does not equal itself, and a point must."""
+    return metric.key, metric.step, metric.timestamp_ms, None if math.isnan(metric.value) else metric.value

@@ -1,0 +1,1 @@
+"""The rules: what each operation does, inside one transaction of the writer."""

@@ -1,0 +1,431 @@
+"""Runs: create, find, search, change, delete, and everything that is logged to them."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from server.commit.run_writes import RUN_NAME_TAG, ModelMetric, RunWrite
+from server.commit.writer import Work, Writer
+from server.database.engine import Database, Transaction
+from server.domain.entities import LifecycleStage, RunInfo, RunStatus, ViewType
+from server.domain.errors import invalid_parameter
+from server.domain.names import make_run_name
+from server.domain.operations import CreateRun, DeleteRun, RestoreRun, SetTag, UpdateRun
+from server.journal.entries import Awaited, append_entry
+from server.journal.lanes import LaneKind, is_settled, open_lane
+from server.protocol import limits, paging
+from server.protocol import runs as messages
+from server.protocol import search as grammar
+from server.protocol.experiments import TagMessage
+from server.protocol.wire import missing_parameter
+from server.services.experiments import announce_experiment
+from server.services.identity import (
+    DEFAULT_EXPERIMENT_ID,
+    get_experiment,
+    get_run,
+    get_run_lanes,
+    require_active_experiment,
+    require_active_run,
+    resolve_experiment_id,
+)
+from server.store import datasets, experiments, metrics, runs, search
+from server.store.runs import NewRun
+
+PARENT_RUN_TAG = "mlflow.parentRunId"
+USER_TAG = "mlflow.user"
+LOG_MODEL_TAG = "mlflow.log-model.history"
+_CREATE_POSITION = 1
+_DEFAULT_PAGE = 1000
+_LARGEST_PAGE = 50_000
+_STATUS_BY_NUMBER = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
+
+
+class Runs:
+    """What can be done with runs."""
+
+    def __init__(self, *, database: Database, writer: Writer) -> None:
+        self._database = database
+        self._writer = writer
+
+    # --- life ---
+
+    async def create(self, request: messages.CreateRunRequest, principal: str | None) -> messages.RunMessage:
+        """Make a run under an id of our own, which is also its id in the workspace."""
+        tags = dict(
+            messages.parse_tag(tag, f"tags[{index}].") for index, tag in enumerate(request.tags)
+        )
+        name = _run_name(request.run_name, tags)
+        limits.check_int64("start_time", request.start_time)
+
+        def apply(transaction: Transaction) -> messages.RunMessage:
+            return _create_run(transaction, request, name, tags, principal)
+
+        return await self._writer.commit(Work(apply, rows=4 + len(tags)))
+
+    async def get(self, run_id: str) -> messages.RunMessage:
+        """One run with its latest metrics, params, tags, inputs and outputs."""
+        return await self._database.read(
+            lambda transaction: load_runs(transaction, [get_run(transaction, run_id)])[0]
+        )
+
+    async def search(self, request: messages.SearchRunsRequest) -> tuple[list[messages.RunMessage], str | None]:
+        """A page of runs, and the token of the next one."""
+        limit = limits.check_page_size(request.max_results, default=_DEFAULT_PAGE, largest=_LARGEST_PAGE)
+        offset = paging.decode_offset(request.page_token)
+        filters = grammar.parse_run_filter(request.filter)
+        order = grammar.parse_run_order(request.order_by)
+        view = parse_view(request.run_view_type)
+
+        def find(transaction: Transaction) -> tuple[list[messages.RunMessage], str | None]:
+            experiment_ids = [resolve_experiment_id(transaction, text) for text in request.experiment_ids]
+            run_pks, has_more = search.find_runs(
+                transaction.connection,
+                experiment_ids=experiment_ids,
+                view=view,
+                filters=filters,
+                order=order,
+                offset=offset,
+                limit=limit,
+            )
+            found = load_runs(transaction, runs.list_infos(transaction, run_pks))
+            return found, paging.encode_offset(offset + limit) if has_more else None
+
+        return await self._database.read(find)
+
+    async def update(self, request: messages.UpdateRunRequest, principal: str | None) -> RunInfo:
+        """Change status, end time or name; the run afterwards."""
+        limits.check_int64("end_time", request.end_time)
+        if request.run_name:
+            limits.check_length("run_name", limits.TAG_VALUE, request.run_name)
+            limits.check_text("run_name", request.run_name)
+        change = UpdateRun(_status(request.status), request.end_time, request.run_name or None)
+        result: RunInfo = await self._writer.commit_run_write(
+            RunWrite(request.named_run, update=change, principal=principal)
+        )
+        return result
+
+    async def delete(self, run_id: str, principal: str | None) -> None:
+        """Delete softly. Deleting what is deleted changes nothing."""
+        await self._set_lifecycle_stage(run_id, LifecycleStage.DELETED, principal)
+
+    async def restore(self, run_id: str, principal: str | None) -> None:
+        """Restore a deleted run."""
+        await self._set_lifecycle_stage(run_id, LifecycleStage.ACTIVE, principal)
+
+    async def _set_lifecycle_stage(self, run_id: str, stage: LifecycleStage, principal: str | None) -> None:
+        def apply(transaction: Transaction) -> None:
+            lanes = get_run_lanes(transaction, run_id)
+            if lanes.lifecycle_stage is stage:
+                return
+            deleting = stage is LifecycleStage.DELETED
+            runs.set_lifecycle_stage(
+                transaction, [lanes.run_pk], stage, transaction.now_ms if deleting else None
+            )
+            append_entry(
+                transaction,
+                lanes.data_lane,
+                DeleteRun() if deleting else RestoreRun(),
+                principal=principal,
+                awaits_end_of=[lanes.artifact_lane] if deleting else [],
+            )
+
+        await self._writer.commit(Work(apply))
+
+    # --- logging ---
+
+    async def log_metric(self, request: messages.LogMetricRequest, principal: str | None, size_bytes: int) -> None:
+        """Log one point."""
+        metric = messages.parse_metric(request)
+        await self._writer.commit_run_write(
+            RunWrite(
+                request.named_run,
+                metrics=(metric,),
+                model_metrics=_model_metrics([(request, metric)]),
+                principal=principal,
+                size_bytes=size_bytes,
+            )
+        )
+
+    async def log_param(self, request: messages.LogParamRequest, principal: str | None) -> None:
+        """Log one param."""
+        param = messages.parse_param(request)
+        await self._writer.commit_run_write(RunWrite(request.named_run, params=(param,), principal=principal))
+
+    async def set_tag(self, request: messages.SetTagRequest, principal: str | None) -> None:
+        """Set one tag."""
+        tag = messages.parse_tag(request)
+        await self._writer.commit_run_write(RunWrite(request.named_run, tags=(tag,), principal=principal))
+
+    async def delete_tag(self, request: messages.DeleteTagRequest, principal: str | None) -> None:
+        """Delete one tag."""
+        if not request.key:
+            raise missing_parameter("key")
+        await self._writer.commit_run_write(
+            RunWrite(request.named_run, deleted_tag=request.key, principal=principal)
+        )
+
+    async def log_batch(self, request: messages.LogBatchRequest, principal: str | None, size_bytes: int) -> None:
+        """Log metrics, params and tags, all or none."""
+        limits.check_batch(len(request.metrics), len(request.params), len(request.tags))
+        points = [
+            messages.parse_metric(item, f"metrics[{index}].") for index, item in enumerate(request.metrics)
+        ]
+        params = [messages.parse_param(item, f"params[{index}].") for index, item in enumerate(request.params)]
+        tags = [messages.parse_tag(item, f"tags[{index}].") for index, item in enumerate(request.tags)]
+        limits.check_unique_params([key for key, _ in params])
+        await self._writer.commit_run_write(
+            RunWrite(
+                request.named_run,
+                metrics=points,
+                model_metrics=_model_metrics(list(zip(request.metrics, points, strict=True))),
+                params=params,
+                tags=tags,
+                principal=principal,
+                is_batch=True,
+                size_bytes=size_bytes,
+            )
+        )
+
+    async def log_model(self, request: messages.LogModelRequest, principal: str | None) -> None:
+        """Add a model to the run's history tag, as clients before 3.0 do with each `log_model`."""
+        model = _parse_model(request.model_json)
+        run_id = request.named_run
+
+        def apply(transaction: Transaction) -> None:
+            lanes = get_run_lanes(transaction, run_id)
+            require_active_run(lanes)
+            tags = dict(runs.list_tags(transaction, [lanes.run_pk]).get(lanes.run_pk, []))
+            history = [*json.loads(tags.get(LOG_MODEL_TAG, "[]")), model]
+            value = json.dumps(history)
+            transaction.run(
+                "INSERT INTO tags (run_pk, key, value) VALUES (?, ?, ?)"
+                " ON CONFLICT (run_pk, key) DO UPDATE SET value = excluded.value",
+                (lanes.run_pk, LOG_MODEL_TAG, value),
+            )
+            append_entry(transaction, lanes.data_lane, SetTag(LOG_MODEL_TAG, value), principal=principal)
+
+        await self._writer.commit(Work(apply))
+
+    async def log_inputs(self, request: messages.LogInputsRequest) -> None:
+        """Note datasets and models that a run used. Kept here: the workspace has no open call for it."""
+        inputs = [_dataset_input(item, index) for index, item in enumerate(request.datasets)]
+        models = [(model.model_id, 0) for model in request.models]
+        run_id = request.named_run
+
+        def apply(transaction: Transaction) -> None:
+            lanes = get_run_lanes(transaction, run_id)
+            require_active_run(lanes)
+            for item in inputs:
+                datasets.log_input(transaction, lanes.experiment_id, lanes.run_pk, item)
+            datasets.link_models(transaction, lanes.run_pk, "input", models)
+
+        await self._writer.commit(Work(apply, rows=1 + 3 * len(inputs) + len(models)))
+
+    async def log_outputs(self, request: messages.LogOutputsRequest) -> None:
+        """Note logged models that a run made."""
+        models = [(model.model_id, model.step) for model in request.models]
+        run_id = request.named_run
+
+        def apply(transaction: Transaction) -> None:
+            lanes = get_run_lanes(transaction, run_id)
+            require_active_run(lanes)
+            datasets.link_models(transaction, lanes.run_pk, "output", models)
+
+        await self._writer.commit(Work(apply, rows=1 + len(models)))
+
+
+# --- creating -------------------------------------------------------------------------------
+
+
+def _create_run(
+    transaction: Transaction,
+    request: messages.CreateRunRequest,
+    name: str,
+    tags: dict[str, str],
+    principal: str | None,
+) -> messages.RunMessage:
+    experiment = get_experiment(transaction, request.experiment_id or str(DEFAULT_EXPERIMENT_ID))
+    require_active_experiment(experiment)
+    run_id = uuid4().hex
+    all_tags = {**tags, RUN_NAME_TAG: name}
+    new = NewRun(
+        run_id=run_id,
+        experiment_id=experiment.experiment_id,
+        name=name,
+        user_id=request.user_id or tags.get(USER_TAG, ""),
+        status=RunStatus.RUNNING,
+        start_time_ms=request.start_time,
+        artifact_uri=f"{experiment.artifact_location.rstrip('/')}/{run_id}/artifacts",
+        parent_run_id=tags.get(PARENT_RUN_TAG),
+        principal=principal,
+        tags=list(all_tags.items()),
+    )
+    data_lane = open_lane(transaction, LaneKind.RUN_DATA, 0)
+    artifact_lane = open_lane(transaction, LaneKind.RUN_ARTIFACTS, 0)
+    run_pk = runs.insert(transaction, new, data_lane=data_lane, artifact_lane=artifact_lane)
+    announce_experiment(transaction, experiment.experiment_id, principal)
+    append_entry(
+        transaction,
+        data_lane,
+        CreateRun(name, new.user_id, request.start_time, new.parent_run_id, all_tags),
+        principal=principal,
+        awaits=_awaited_by_create(transaction, new),
+    )
+    info = RunInfo(
+        run_pk,
+        run_id,
+        new.experiment_id,
+        name,
+        new.user_id,
+        new.status,
+        new.start_time_ms,
+        None,
+        new.artifact_uri,
+        LifecycleStage.ACTIVE,
+    )
+    data = messages.RunDataMessage(tags=[TagMessage(key, value) for key, value in all_tags.items()])
+    return messages.RunMessage(messages.run_info_message(info), data, messages.RunInputsMessage())
+
+
+def _awaited_by_create(transaction: Transaction, new: NewRun) -> list[Awaited]:
+    """A run is made after its experiment, and a child after a parent that is still on its way."""
+    awaited = [Awaited(experiments.lane_of(transaction, new.experiment_id), _CREATE_POSITION)]
+    parent = runs.find_lanes(transaction, new.parent_run_id) if new.parent_run_id else None
+    if parent is not None:
+        awaited.append(Awaited(parent.data_lane, _CREATE_POSITION))
+    return [item for item in awaited if not is_settled(transaction, item.lane_id, item.position)]
+
+
+def _run_name(name: str | None, tags: dict[str, str]) -> str:
+    tagged = tags.get(RUN_NAME_TAG)
+    if name and tagged and name != tagged:
+        raise invalid_parameter(
+            "Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values"
+            f" (run_name='{name}', mlflow.runName='{tagged}')."
+        )
+    chosen = name or tagged or make_run_name()
+    limits.check_length("run_name", limits.TAG_VALUE, chosen)
+    limits.check_text("run_name", chosen)
+    return chosen
+
+
+# --- reading --------------------------------------------------------------------------------
+
+
+def load_runs(transaction: Transaction, infos: Sequence[RunInfo]) -> list[messages.RunMessage]:
+    """The runs with all they hold, in as many statements as there are kinds of data."""
+    run_pks = [info.run_pk for info in infos]
+    latest = metrics.list_latest(transaction, run_pks)
+    params = runs.list_params(transaction, run_pks)
+    tags = runs.list_tags(transaction, run_pks)
+    inputs = datasets.list_inputs(transaction, run_pks)
+    models = datasets.list_models(transaction, run_pks)
+    found = []
+    for info in infos:
+        pk = info.run_pk
+        data = messages.RunDataMessage(
+            [messages.metric_answer(*point) for point in latest.get(pk, ())],
+            [TagMessage(key, value) for key, value in params.get(pk, ())],
+            [TagMessage(key, value) for key, value in tags.get(pk, ())],
+        )
+        found.append(
+            messages.RunMessage(
+                messages.run_info_message(info),
+                data,
+                messages.RunInputsMessage(
+                    [_dataset_message(item) for item in inputs.get(pk, ())],
+                    [messages.ModelInputMessage(model_id) for model_id, _ in models.get((pk, "input"), ())],
+                ),
+                _outputs(models.get((pk, "output"), ())),
+            )
+        )
+    return found
+
+
+def _outputs(models: Sequence[tuple[str, int]]) -> messages.RunOutputsMessage | None:
+    if not models:
+        return None
+    return messages.RunOutputsMessage([messages.ModelOutputMessage(*model) for model in models])
+
+
+def _dataset_message(item: datasets.DatasetInput) -> messages.DatasetInputMessage:
+    return messages.DatasetInputMessage(
+        [TagMessage(key, value) for key, value in item.tags],
+        messages.DatasetMessage(item.name, item.digest, item.source_type, item.source, item.schema, item.profile),
+    )
+
+
+# --- parsing --------------------------------------------------------------------------------
+
+
+def parse_view(text: str | None) -> ViewType:
+    """The view type in a request; active things only when it is absent."""
+    if not text:
+        return ViewType.ACTIVE_ONLY
+    try:
+        return ViewType(text)
+    except ValueError:
+        return ViewType.ACTIVE_ONLY
+
+
+def _status(value: str | int | None) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, str) and value.isdigit():
+        value = int(value)
+    name = _STATUS_BY_NUMBER.get(value) if isinstance(value, int) else value
+    if name not in RunStatus.__members__:
+        raise limits.invalid_value("status", value, f"Expected one of {', '.join(RunStatus)}.")
+    return name
+
+
+def _model_metrics(
+    pairs: Sequence[tuple[messages.MetricMessage | messages.LogMetricRequest, Any]],
+) -> list[ModelMetric]:
+    return [
+        ModelMetric(message.model_id, metric, message.dataset_name, message.dataset_digest)
+        for message, metric in pairs
+        if message.model_id
+    ]
+
+
+def _parse_model(text: str | None) -> dict[str, Any]:
+    if not text:
+        raise missing_parameter("model_json")
+    try:
+        model = json.loads(text)
+    except ValueError as error:
+        raise invalid_parameter(f"Malformed model info. \n {text[:500]} \n is not valid JSON.") from error
+    if not isinstance(model, dict):
+        raise invalid_parameter("Malformed model info. It must be a JSON object.")
+    missing = [key for key in ("artifact_path", "flavors", "utc_time_created", "run_id") if key not in model]
+    if missing:
+        raise invalid_parameter(f"Model json is missing mandatory fields: {missing}")
+    return model
+
+
+def _dataset_input(item: messages.DatasetInputMessage, index: int) -> datasets.DatasetInput:
+    dataset = item.dataset
+    if dataset is None:
+        raise missing_parameter(f"datasets[{index}].dataset")
+    for name in ("name", "digest", "source_type", "source"):
+        if not getattr(dataset, name):
+            raise missing_parameter(f"datasets[{index}].dataset.{name}")
+    limits.check_length("name", limits.DATASET_NAME, dataset.name)
+    limits.check_length("digest", limits.DATASET_DIGEST, dataset.digest)
+    limits.check_length("source", limits.DATASET_SOURCE, dataset.source)
+    limits.check_length("schema", limits.DATASET_SCHEMA, dataset.schema)
+    limits.check_length("profile", limits.DATASET_PROFILE, dataset.profile)
+    for tag in item.tags:
+        limits.check_length("key", limits.INPUT_TAG_KEY, tag.key)
+        limits.check_length("value", limits.INPUT_TAG_VALUE, tag.value)
+    return datasets.DatasetInput(
+        dataset.name or "",
+        dataset.digest or "",
+        dataset.source_type or "",
+        dataset.source or "",
+        dataset.schema,
+        dataset.profile,
+        tuple((tag.key, tag.value) for tag in item.tags),
+    )

@@ -1,0 +1,171 @@
+"""Comparing a run here with the workspace: every point, param, tag and file."""
+
+import math
+from collections import Counter
+from typing import Any
+
+from server.database.engine import Database, Transaction
+from server.domain.entities import RunInfo
+from server.domain.errors import ErrorCode, MlflowError
+from server.protocol import operations as messages
+from server.services.identity import get_run
+from server.store import metrics, runs, upstream_ids
+from server.store.upstream_ids import RunIds
+from server.upstream.artifacts import UpstreamArtifacts
+from server.upstream.failures import UpstreamFailure
+from server.upstream.metrics import UpstreamMetrics
+from server.upstream.runs import UpstreamRun, UpstreamRuns
+
+_MOST_DIFFERENCES = 200
+# Tags that name another run are delivered with that run's upstream id.
+_RUN_TAGS = frozenset({"mlflow.parentRunId", "mlflow.rootRunId"})
+
+Difference = messages.VerifyDifference
+
+
+class Verification:
+    """Reads both sides and reports what differs."""
+
+    def __init__(
+        self, *, database: Database, runs_upstream: UpstreamRuns, metrics_upstream: UpstreamMetrics,
+        artifacts_upstream: UpstreamArtifacts,
+    ) -> None:
+        self._database = database
+        self._runs = runs_upstream
+        self._metrics = metrics_upstream
+        self._artifacts = artifacts_upstream
+
+    async def verify(self, run_id: str) -> messages.VerifyAnswer:
+        """Compare one run.
+
+        Raises:
+            MlflowError: the run is not known here, or the workspace cannot be read.
+        """
+        here = await self._database.read(lambda transaction: _load(transaction, run_id))
+        try:
+            return await self._compare(here)
+        except UpstreamFailure as failure:
+            raise MlflowError(
+                ErrorCode.TEMPORARILY_UNAVAILABLE, f"The workspace could not be read: {failure.message}"
+            ) from failure
+
+    async def _compare(self, here: "_Here") -> messages.VerifyAnswer:
+        upstream_id = here.ids.upstream_id
+        there = None if upstream_id is None else await self._runs.find(upstream_id)
+        differences: list[Difference] = []
+        if there is None:
+            differences.append(Difference("run", here.info.run_id, "is not in the workspace"))
+        else:
+            differences.extend(_compare_info(here.info, there))
+            differences.extend(_compare_texts("param", here.params, there.params))
+            differences.extend(_compare_texts("tag", here.comparable_tags, there.tags))
+            differences.extend(await self._compare_points(here, there))
+            differences.extend(await self._compare_files(here, there))
+        return messages.VerifyAnswer(
+            run_id=here.info.run_id,
+            upstream_run_id=upstream_id,
+            equal=not differences,
+            points=sum(len(points) for points in here.points.values()),
+            params=len(here.params),
+            tags=len(here.tags),
+            artifacts=len(here.files),
+            differences=differences[:_MOST_DIFFERENCES],
+        )
+
+    async def _compare_points(self, here: "_Here", there: UpstreamRun) -> list[Difference]:
+        differences = []
+        for key, points in here.points.items():
+            shown: Counter[Any] = Counter()
+            async for metric in self._metrics.history(there.run_id, key):
+                value = "NaN" if math.isnan(metric.value) else metric.value
+                shown[metric.step, metric.timestamp_ms, value] += 1
+            wanted = Counter(
+                (step, timestamp_ms, "NaN" if is_nan else value) for step, timestamp_ms, value, is_nan in points
+            )
+            for point, count in (wanted - shown).items():
+                differences.append(Difference(f"metric {key}", f"{point} × {count}", "missing"))
+            for point, count in (shown - wanted).items():
+                differences.append(Difference(f"metric {key}", "not here", f"{point} × {count} more"))
+        return differences
+
+    async def _compare_files(self, here: "_Here", there: UpstreamRun) -> list[Difference]:
+        experiment = here.ids.experiment.upstream_id or here.ids.experiment.upstream_name
+        differences = []
+        for path, (size_bytes, md5) in here.files.items():
+            stored = await self._artifacts.info(experiment, there.run_id, path)
+            if stored is None:
+                differences.append(Difference(f"artifact {path}", f"{size_bytes} bytes", "missing"))
+            elif stored.size_bytes != size_bytes or (stored.md5 is not None and stored.md5 != md5):
+                differences.append(
+                    Difference(
+                        f"artifact {path}",
+                        f"{size_bytes} bytes, MD5 {md5.hex()}",
+                        f"{stored.size_bytes} bytes, MD5 {stored.md5.hex() if stored.md5 else 'unknown'}",
+                    )
+                )
+        return differences
+
+
+class _Here:
+    """A run as it is here."""
+
+    def __init__(self, info: RunInfo, ids: RunIds) -> None:
+        self.info = info
+        self.ids = ids
+        self.params: dict[str, str] = {}
+        self.tags: dict[str, str] = {}
+        self.points: dict[str, list[tuple[int, int, float, int]]] = {}
+        self.files: dict[str, tuple[int, bytes]] = {}
+
+    @property
+    def comparable_tags(self) -> dict[str, str]:
+        return {key: value for key, value in self.tags.items() if key not in _RUN_TAGS}
+
+
+def _load(transaction: Transaction, run_id: str) -> _Here:
+    info = get_run(transaction, run_id)
+    ids = upstream_ids.find_run(transaction, info.run_pk)
+    assert ids is not None
+    here = _Here(info, ids)
+    here.params = dict(runs.list_params(transaction, [info.run_pk]).get(info.run_pk, []))
+    here.tags = dict(runs.list_tags(transaction, [info.run_pk]).get(info.run_pk, []))
+    for point in metrics.list_latest(transaction, [info.run_pk]).get(info.run_pk, []):
+        here.points[point[0]] = metrics.list_points(transaction, info.run_pk, point[0], offset=0, limit=2**62)
+    for path, size_bytes, md5 in transaction.rows(
+        "SELECT artifacts.path, artifacts.size_bytes, artifacts.md5 FROM artifacts"
+        " JOIN artifact_roots ON artifact_roots.root_id = artifacts.root_id WHERE artifact_roots.run_pk = ?",
+        (info.run_pk,),
+    ):
+        here.files[path] = (size_bytes, bytes(md5))
+    for folder, path, size_bytes, md5 in transaction.rows(
+        "SELECT logged_models.upstream_folder, artifacts.path, artifacts.size_bytes, artifacts.md5"
+        " FROM logged_models JOIN artifact_roots ON artifact_roots.model_pk = logged_models.model_pk"
+        " JOIN artifacts ON artifacts.root_id = artifact_roots.root_id"
+        " WHERE logged_models.source_run_id = ? AND logged_models.upstream_folder IS NOT NULL",
+        (info.run_id,),
+    ):
+        here.files[f"{folder}/{path}"] = (size_bytes, bytes(md5))
+    return here
+
+
+def _compare_info(info: RunInfo, there: UpstreamRun) -> list[Difference]:
+    differences = []
+    if info.status is not there.status:
+        differences.append(Difference("status", info.status.value, there.status.value))
+    if info.name != there.name:
+        differences.append(Difference("name", info.name, there.name))
+    if info.start_time_ms is not None and info.start_time_ms != there.start_time_ms:
+        differences.append(Difference("start_time", str(info.start_time_ms), str(there.start_time_ms)))
+    if info.end_time_ms is not None and info.end_time_ms != there.end_time_ms:
+        differences.append(Difference("end_time", str(info.end_time_ms), str(there.end_time_ms)))
+    if info.lifecycle_stage.value != there.lifecycle_stage:
+        differences.append(Difference("lifecycle_stage", info.lifecycle_stage.value, there.lifecycle_stage))
+    return differences
+
+
+def _compare_texts(what: str, here: dict[str, str], there: dict[str, str]) -> list[Difference]:
+    return [
+        Difference(f"{what} {key}", value, there.get(key, "missing"))
+        for key, value in here.items()
+        if there.get(key) != value
+    ]

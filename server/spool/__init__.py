@@ -1,0 +1,1 @@
+"""Artifact bytes at rest, on disk, until they are uploaded."""

@@ -1,0 +1,331 @@
+"""The spool: a folder of files with random names that are never used twice.
+
+A file is complete and flushed, with its folder, before its name is handed out; which files exist is
+decided by the database rows that name them. What a crash leaves in between, `sweep` removes. Disk work
+happens in threads of the spool's own, a piece at a time, so an upload of any size takes little memory.
+"""
+
+import asyncio
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from errno import EDQUOT, ENOSPC
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from server.domain.errors import ErrorCode, MlflowError, invalid_parameter
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+INLINE_LIMIT = 64 * 1024
+
+_PIECE_BYTES = 1024 * 1024
+_READ_BYTES = 512 * 1024
+_KEPT_FREE_BYTES = 64 * 1024 * 1024
+_NAME = re.compile(r"[0-9a-f]{40}")
+_NAME_BYTES = 20
+_SHARD = 2
+_THREADS = 4
+_RECOUNT_SECONDS = 5.0
+_CLOCK_SLACK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Bytes that have arrived: in `content`, or flushed under `spool_name`."""
+
+    size_bytes: int
+    md5: bytes
+    content: bytes | None
+    spool_name: str | None
+
+
+class Spool:
+    """Bytes on disk, at most `max_bytes` of them.
+
+    Several processes may share the folder. Each counts what it writes and removes itself; before it
+    refuses anything it counts what is really there.
+    """
+
+    def __init__(self, directory: Path, max_bytes: int) -> None:
+        self._directory = directory
+        self.max_bytes = max_bytes
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="spool")
+        self._started_at = time.time()
+        self._stored_bytes = 0
+        self._claimed_bytes = 0
+        self._counted_at = float("-inf")
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @property
+    def used_bytes(self) -> int:
+        """What lies here, and what uploads under way have been promised."""
+        return self._stored_bytes + self._claimed_bytes
+
+    # --- in ---
+
+    async def receive(
+        self, chunks: AsyncIterator[bytes], declared_size: int | None, inline_limit: int = INLINE_LIMIT
+    ) -> Received:
+        """Take in a whole upload. What is no larger than `inline_limit` stays in memory.
+
+        Raises:
+            MlflowError: it does not fit (507; before anything is read when the size is known), or is not
+                as long as declared. Nothing is kept then, nor when `chunks` raises.
+        """
+        start = b""
+        if declared_size is None or declared_size <= inline_limit:
+            start = await _read_start(chunks, inline_limit)
+            if len(start) <= inline_limit:
+                _check_size(len(start), declared_size)
+                return Received(len(start), _md5(start).digest(), start, None)
+        return await self._receive_file(start, chunks, declared_size)
+
+    async def _receive_file(
+        self, start: bytes, chunks: AsyncIterator[bytes], declared_size: int | None
+    ) -> Received:
+        claimed = declared_size or 0
+        await self._claim(claimed)
+        file: _NewFile | None = None
+        written = 0
+        try:
+            file = await self._in_thread(lambda: _NewFile(self._directory))
+            async for piece in _in_pieces(start, chunks):
+                if written + len(piece) > claimed:
+                    await self._claim(len(piece))
+                    claimed += len(piece)
+                await self._in_thread(file.write, piece)
+                written += len(piece)
+                self._stored_bytes += len(piece)
+                self._claimed_bytes -= len(piece)
+            _check_size(written, declared_size)
+            md5 = await self._in_thread(file.finish)
+        except BaseException as error:
+            self._claimed_bytes -= claimed - written
+            self._stored_bytes -= written
+            if file is not None:
+                await asyncio.shield(self._in_thread(file.discard))
+            if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT):
+                raise _full("The disk is full") from error
+            raise
+        self._claimed_bytes -= claimed - written
+        return Received(written, md5, None, file.name)
+
+    async def _claim(self, size: int) -> None:
+        """Set room aside, or refuse."""
+        stale = time.monotonic() - self._counted_at > _RECOUNT_SECONDS
+        if stale and self.used_bytes + size > self.max_bytes:
+            await self.recount()
+        free = await self._in_thread(lambda: shutil.disk_usage(self._directory).free)
+        if self.used_bytes + size > self.max_bytes:
+            raise _full(f"The artifact spool is full ({self.used_bytes} of {self.max_bytes} bytes)")
+        if free - self._claimed_bytes - size < _KEPT_FREE_BYTES:
+            raise _full("The disk is full")
+        self._claimed_bytes += size
+
+    # --- out ---
+
+    async def open_range(
+        self, spool_name: str, offset: int = 0, length: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """Bytes of a file, read a piece at a time; to its end without a `length`.
+
+        Raises:
+            FileNotFoundError: there is no such file (any more). One that is removed while it is read
+                can be read to its end.
+        """
+        path = self.path_of(spool_name)
+        file = await self._in_thread(lambda: path.open("rb", buffering=0))
+        try:
+            await self._in_thread(file.seek, offset)
+            left = length
+            while left is None or left > 0:
+                size = _READ_BYTES if left is None else min(_READ_BYTES, left)
+                piece = await self._in_thread(file.read, size)
+                if not piece:
+                    break
+                if left is not None:
+                    left -= len(piece)
+                yield piece
+        finally:
+            file.close()
+
+    def path_of(self, spool_name: str) -> Path:
+        """Where a file lies."""
+        if not _NAME.fullmatch(spool_name):
+            raise ValueError(f"{spool_name!r} is not the name of a spooled file.")
+        return self._directory / spool_name[:_SHARD] / spool_name
+
+    async def remove(self, spool_name: str) -> None:
+        """Remove a file; one that is gone already is fine."""
+        self._stored_bytes -= await self._in_thread(_remove, self.path_of(spool_name))
+        self._stored_bytes = max(self._stored_bytes, 0)
+
+    # --- upkeep ---
+
+    async def sweep(self, known_names: Collection[str], *, grace_seconds: float = 0.0) -> int:
+        """Remove files that no row knows and that are older than this process; how many they were.
+
+        To be called once, at the start. Where other processes share the folder, `grace_seconds` must be
+        more than the time between their last write to a file and their commit of its row.
+        """
+        newest = self._started_at - _CLOCK_SLACK_SECONDS - grace_seconds
+        known = frozenset(known_names)
+        removed = await self._in_thread(lambda: _sweep(self._directory, known, newest))
+        await self.recount()
+        if removed:
+            log.info("spool_swept", files=removed)
+        return removed
+
+    async def recount(self) -> None:
+        """Count what is really here."""
+        self._counted_at = time.monotonic()
+        before = self._stored_bytes
+        found = await self._in_thread(lambda: sum(_size(path) for path in _files(self._directory)))
+        self._stored_bytes = max(found + self._stored_bytes - before, 0)
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._threads.shutdown(wait=True)
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+
+class _NewFile:
+    """A file that is being written. A caller that gives up may discard it while a write is under way."""
+
+    def __init__(self, directory: Path) -> None:
+        self.name = secrets.token_hex(_NAME_BYTES)
+        self._folder = directory / self.name[:_SHARD]
+        self._path = self._folder / self.name
+        self._hash = _md5()
+        self._lock = threading.Lock()
+        if not self._folder.exists():
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            _flush_folder(directory)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._descriptor: int | None = os.open(self._path, flags, 0o600)
+
+    def write(self, piece: bytes) -> None:
+        """Append a piece."""
+        with self._lock:
+            if self._descriptor is None:
+                return
+            self._hash.update(piece)
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+
+    def finish(self) -> bytes:
+        """Flush file and folder; the MD5 of the whole."""
+        with self._lock:
+            if self._descriptor is None:
+                raise ValueError("The file was discarded.")
+            os.fsync(self._descriptor)
+            _flush_folder(self._folder)
+            if os.fstat(self._descriptor).st_nlink == 0:
+                raise MlflowError(ErrorCode.TEMPORARILY_UNAVAILABLE, "The upload took too long. Try again.")
+            os.close(self._descriptor)
+            self._descriptor = None
+            return self._hash.digest()
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        with self._lock:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+            self._path.unlink(missing_ok=True)
+
+
+async def _read_start(chunks: AsyncIterator[bytes], limit: int) -> bytes:
+    """All there is, or a little more than `limit` of it."""
+    parts: list[bytes] = []
+    size = 0
+    async for chunk in chunks:
+        parts.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            break
+    return b"".join(parts)
+
+
+async def _in_pieces(start: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in pieces that are worth a trip to another thread."""
+    parts = [start] if start else []
+    size = len(start)
+    async for chunk in chunks:
+        parts.append(chunk)
+        size += len(chunk)
+        if size >= _PIECE_BYTES:
+            piece, parts, size = b"".join(parts), [], 0
+            yield piece
+    if parts:
+        yield b"".join(parts)
+
+
+def _md5(content: bytes = b"") -> "hashlib._Hash":
+    return hashlib.md5(content, usedforsecurity=False)
+
+
+def _check_size(size: int, declared_size: int | None) -> None:
+    if declared_size is not None and size != declared_size:
+        raise invalid_parameter(f"The upload was cut off: {size} of {declared_size} bytes arrived.")
+
+
+def _full(reason: str) -> MlflowError:
+    return MlflowError(
+        ErrorCode.RESOURCE_EXHAUSTED, f"{reason}; nothing of this upload was kept.", status=507
+    )
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _files(directory: Path) -> list[Path]:
+    return [path for folder in directory.iterdir() if folder.is_dir() for path in folder.iterdir()]
+
+
+def _size(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0
+
+
+def _remove(path: Path) -> int:
+    """How many bytes that freed."""
+    size = _size(path)
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return 0
+    return size
+
+
+def _sweep(directory: Path, known: frozenset[str], newest: float) -> int:
+    removed = 0
+    for path in _files(directory):
+        if path.name in known:
+            continue
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < newest:
+                path.unlink()
+                removed += 1
+    return removed

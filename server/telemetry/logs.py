@@ -1,0 +1,54 @@
+"""Structured logs on stderr, as lines for people or as JSON. Secrets are taken out on the way."""
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+_SECRETS = re.compile(
+    r"(?i)(sig=|bearer\s+|basic\s+|sharedaccesssignature[= ]|accountkey=|mlp_[0-9a-f]{12}_)[A-Za-z0-9%+/=._\-~]+"
+)
+
+
+def configure_logs(*, as_json: bool, level: str) -> None:
+    """Set up logging for the process."""
+    renderer: Any
+    if as_json:
+        renderer = structlog.processors.JSONRenderer()
+    else:
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info if as_json else _keep,
+            _redact,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
+    # Both log every request with its URL, and a URL can carry a signature.
+    for name in ("httpx", "azure"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def redact(text: str) -> str:
+    """The text without signatures, tokens and keys."""
+    return _SECRETS.sub(r"\1[redacted]", text)
+
+
+def _redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = redact(value)
+    return event
+
+
+def _keep(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return event
