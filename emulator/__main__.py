@@ -176,7 +176,9 @@ def _config(app: ASGIApp, listener: Listener) -> uvicorn.Config:
 
 
 def _socket(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    """The protocol is named because asyncio sets TCP_NODELAY only then: 40 ms a call otherwise."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host, port))
     return listener

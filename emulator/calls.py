@@ -6,13 +6,14 @@
 import re
 import time
 from asyncio import Transport
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+MOST_RECORDS = 500_000
 RESOURCE = re.compile(
     r"/subscriptions/[^/]+/resourceGroups/[^/]+"
     r"/providers/Microsoft\.MachineLearningServices/workspaces/[^/]+",
@@ -43,10 +44,10 @@ class CallRecord:
 
 
 class Calls:
-    """Every call since the last `clear`."""
+    """Every call since the last `clear`, up to so many: the oldest go first."""
 
     def __init__(self) -> None:
-        self._records: list[CallRecord] = []
+        self._records: deque[CallRecord] = deque(maxlen=MOST_RECORDS)
 
     def add(self, record: CallRecord) -> None:
         """Keep a record."""

@@ -109,8 +109,13 @@ class _WorkspaceView:
         self._upstream = upstream
         self._gate = gate
         self._clock = clock
-        self.address = upstream.address.canonical
-        self.studio_url = upstream.address.studio_url
+
+    @property
+    def address(self) -> str:
+        return self._upstream.address.canonical
+
+    def studio_url(self, upstream_run_id: str) -> str:
+        return self._upstream.address.studio_url(upstream_run_id)
 
     @property
     def is_reachable(self) -> bool | None:
@@ -143,7 +148,9 @@ class _UpstreamBytes:
         if ids is None or ids.upstream_id is None:
             return
         experiment = ids.experiment.upstream_id or ids.experiment.upstream_name
-        async for chunk in self._artifacts.open_read(experiment, ids.upstream_id, upstream_path, offset, length):
+        async for chunk in self._artifacts.open_read(
+            experiment, ids.upstream_id, upstream_path, offset, length
+        ):
             yield chunk
 
 
@@ -194,7 +201,9 @@ async def build(settings: Settings, *, replays: bool = True) -> Server:
     supervisor = None
     starts: list[Callable[[], Awaitable[None]]] = []
     if upstream is not None and replays and settings.role is not ServerRole.API:
-        supervisor = await _build_supervisor(settings, database, writer, clock, gate, upstream, spool, telemetry)
+        supervisor = await _build_supervisor(
+            settings, database, writer, clock, gate, upstream, spool, telemetry
+        )
         writer.on_commit(supervisor.notice)
         starts.append(_starting(supervisor))
         stops.append(supervisor.stop)
@@ -306,8 +315,10 @@ def _bind_workspace(transaction: Transaction, address: str) -> None:
     bound = facts.find_delivered_workspace(transaction)
     if bound is not None and bound != address:
         raise SettingsError(
-            f"This data belongs to the workspace {bound}, to which it was delivered already; MLPROXY_WORKSPACE"
-            f" names {address}. Set MLPROXY_WORKSPACE back, or start with a new MLPROXY_DATA_DIR (or database)"
+            f"This data belongs to the workspace {bound}, to which it was delivered already;"
+            " MLPROXY_WORKSPACE"
+            f" names {address}. Set MLPROXY_WORKSPACE back, or start with a new MLPROXY_DATA_DIR (or"
+            " database)"
             " for the other workspace."
         )
     facts.bind_workspace(transaction, address)
@@ -339,7 +350,11 @@ async def _build_supervisor(
             database=database, writer=writer, artifacts_upstream=upstream.artifacts, spool=spool
         ),
         LaneKind.REGISTERED_MODEL: ModelDelivery(
-            database=database, writer=writer, models=upstream.models, settle=settle, installation=installation or ""
+            database=database,
+            writer=writer,
+            models=upstream.models,
+            settle=settle,
+            installation=installation or "",
         ),
     }
     return Supervisor(
@@ -387,7 +402,9 @@ def _routes(
     routes.extend(RunRoutes(Runs(database=database, writer=writer)).routes())
     routes.extend(MetricRoutes(Metrics(database=database)).routes())
     routes.extend(ExperimentRoutes(Experiments(database=database, writer=writer)).routes())
-    routes.extend(ArtifactRoutes(Artifacts(database=database, writer=writer, spool=spool, upstream=remote)).routes())
+    routes.extend(
+        ArtifactRoutes(Artifacts(database=database, writer=writer, spool=spool, upstream=remote)).routes()
+    )
     routes.extend(RegistryRoutes(Registry(database=database, writer=writer)).routes())
     routes.extend(LoggedModelRoutes(LoggedModels(database=database, writer=writer)).routes())
     routes.extend(own.routes())
@@ -398,7 +415,9 @@ def _readiness(settings: Settings, writer: Writer) -> Callable[[], Awaitable[dic
     async def check() -> dict[str, object]:
         problems: dict[str, object] = {}
         try:
-            await writer.commit(Work(lambda transaction: facts.put(transaction, "probe", str(transaction.now_ms))))
+            await writer.commit(
+                Work(lambda transaction: facts.put(transaction, "probe", str(transaction.now_ms)))
+            )
         except Exception as error:
             problems["database"] = f"cannot be written: {type(error).__name__}"
         free = shutil.disk_usage(settings.data_dir).free

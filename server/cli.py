@@ -1,5 +1,7 @@
-"""The command line. Every command but `serve`, `migrate` and `emulator` speaks to the running server
-over `admin.sock` in the data folder, and opens the database itself only when no server holds it.
+"""The command line.
+
+Every command but `serve`, `migrate` and `emulator` speaks to the running server over `admin.sock` in
+the data folder, and opens the database itself only when no server holds it.
 """
 
 import asyncio
@@ -174,7 +176,9 @@ def _banner(settings: "Settings", server: "Server", listener: socket.socket) -> 
         f"  clients set  export MLFLOW_TRACKING_URI={url}",
     ]
     if settings.effective_auth.value == "keys":
-        lines.append("               export MLFLOW_TRACKING_TOKEN=<key>   (mlproxy keys create NAME makes one)")
+        lines.append(
+            "               export MLFLOW_TRACKING_TOKEN=<key>   (mlproxy keys create NAME makes one)"
+        )
     return "\n".join(lines)
 
 
@@ -183,7 +187,8 @@ def _shown_store(settings: "Settings") -> str:
         return str(settings.data_dir.absolute())
     from sqlalchemy.engine import make_url
 
-    return f"{make_url(settings.database_url).render_as_string(hide_password=True)}, {settings.data_dir.absolute()}"
+    url = make_url(settings.database_url).render_as_string(hide_password=True)
+    return f"{url}, {settings.data_dir.absolute()}"
 
 
 # --- other commands -------------------------------------------------------------------------
@@ -218,7 +223,10 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         _say(json.dumps(answer, indent=2))
         return
     workspace, token = answer["workspace"], answer["token"]
-    _say(f"pending    {answer['pending']} entries, {_size(answer['pending_bytes'])}; lag {answer['lag_seconds']:.1f} s")
+    _say(
+        f"pending    {answer['pending']} entries, {_size(answer['pending_bytes'])}; lag"
+        f" {answer['lag_seconds']:.1f} s"
+    )
     _say(f"uncertain  {answer['uncertain']}")
     _say(f"parked     {answer['parked']}")
     _say(f"overflow   {answer['overflow']}")
@@ -248,17 +256,24 @@ def drain(
     if answer["pending"] or answer["uncertain"]:
         _say(f"Still {answer['pending']} pending and {answer['uncertain']} uncertain after {timeout:g} s.")
         raise typer.Exit(1)
-    _say("Everything is delivered." if not answer["parked"] else f"Everything else is delivered; {answer['parked']} parked:")
+    _say(
+        "Everything is delivered."
+        if not answer["parked"]
+        else f"Everything else is delivered; {answer['parked']} parked:"
+    )
     if answer["parked"]:
         for item in _ask("GET", "/parked")["parked"]:
-            _say(f"  {item['parked_id']}  run {item['run_id']}  {item['kind']}  {item['reason']}: {item['message']}")
+            _say(
+                f"  {item['parked_id']}  run {item['run_id']}  {item['kind']}  {item['reason']}:"
+                f" {item['message']}"
+            )
 
 
 @app.command()
 def verify(run_id: Annotated[str, typer.Argument(help="The run's id.")]) -> None:
     """Compare a run here with the workspace, point by point."""
     answer = _ask("GET", f"/verify/{run_id}", patience=600)
-    counted = f"{answer['points']} points, {answer['params']} params, {answer['tags']} tags, {answer['artifacts']} artifacts"
+    counted = ", ".join(f"{answer[what]} {what}" for what in ("points", "params", "tags", "artifacts"))
     if answer["equal"]:
         _say(f"Run {run_id} is the same in the workspace: {counted}.")
         return
@@ -287,7 +302,11 @@ def list_keys() -> None:
     from datetime import UTC, datetime
 
     def day(milliseconds: int | None) -> str:
-        return "-" if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+        return (
+            "-"
+            if milliseconds is None
+            else datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+        )
 
     _say(f"{'NAME':20} {'PREFIX':14} {'ROLE':6} {'CREATED':17} {'EXPIRES':17} {'LAST USED':17} STATE")
     for key in _ask("GET", "/keys")["keys"]:
@@ -305,7 +324,9 @@ def revoke_key(name: Annotated[str, typer.Argument(help="The key's name.")]) -> 
     _say(f"Key '{name}' is revoked.")
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
 def emulator(context: typer.Context) -> None:
     """Run a local Azure ML workspace (see `mlproxy emulator --help`)."""
     from emulator.__main__ import main
@@ -330,7 +351,13 @@ def _ask(
 
 
 async def _ask_any(
-    settings: "Settings", method: str, path: str, json: dict[str, Any] | None, patience: float, *, delivers: bool
+    settings: "Settings",
+    method: str,
+    path: str,
+    json: dict[str, Any] | None,
+    patience: float,
+    *,
+    delivers: bool,
 ) -> dict[str, Any]:
     async with _client(settings, patience, delivers=delivers) as client:
         response = await client.request(method, f"{_OWN}{path}", json=json)
@@ -341,7 +368,9 @@ async def _ask_any(
 
 
 @asynccontextmanager
-async def _client(settings: "Settings", patience: float, *, delivers: bool) -> "AsyncIterator[httpx.AsyncClient]":
+async def _client(
+    settings: "Settings", patience: float, *, delivers: bool
+) -> "AsyncIterator[httpx.AsyncClient]":
     import httpx
 
     from server.bootstrap import build, lock_data_folder
@@ -363,7 +392,7 @@ async def _client(settings: "Settings", patience: float, *, delivers: bool) -> "
         server = await build(settings, replays=delivers and settings.database_url is None)
     try:
         await server.start()
-        in_process = httpx.ASGITransport(app=server.admin_door)  # type: ignore[arg-type]
+        in_process = httpx.ASGITransport(app=server.admin_door)
         async with httpx.AsyncClient(transport=in_process, base_url=base_url, timeout=patience) as client:
             yield client
     finally:

@@ -61,9 +61,9 @@ class Settings(BaseSettings):
 
     host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 5000
-    data_dir: Annotated[Path, Field(description="Folder of the SQLite file, the artifact spool and the UI files.")] = (
-        Path("./data")
-    )
+    data_dir: Annotated[
+        Path, Field(description="Folder of the SQLite file, the artifact spool and the UI files.")
+    ] = Path("./data")
     database_url: Annotated[
         str | None, Field(description="postgresql://… ; without it SQLite in the data folder.")
     ] = None
@@ -74,7 +74,9 @@ class Settings(BaseSettings):
             " Without it everything is accepted and kept until one is configured."
         ),
     ] = None
-    credential: Annotated[CredentialKind, Field(description="Identity used towards Azure.")] = CredentialKind.DEFAULT
+    credential: Annotated[CredentialKind, Field(description="Identity used towards Azure.")] = (
+        CredentialKind.DEFAULT
+    )
     auth: Annotated[
         AuthKind | None, Field(description="Access control; default: off on loopback, else keys.")
     ] = None
@@ -90,7 +92,9 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[
         str, Field(description="Addresses of reverse proxies whose X-Forwarded-* headers are believed.")
     ] = ""
-    role: Annotated[ServerRole, Field(description="What this process does: api, replay, or all.")] = ServerRole.ALL
+    role: Annotated[ServerRole, Field(description="What this process does: api, replay, or all.")] = (
+        ServerRole.ALL
+    )
     max_backlog_bytes: Annotated[
         int, Field(ge=1024 * 1024, description="Most bytes of undelivered writes; soft-full at 85 %.")
     ] = 10 * GIBIBYTE
@@ -98,18 +102,23 @@ class Settings(BaseSettings):
         int, Field(ge=1024 * 1024, description="Most bytes of undelivered artifacts; soft-full at 85 %.")
     ] = 50 * GIBIBYTE
     settle_seconds: Annotated[
-        float, Field(ge=0, description="How long a point or artifact must stay unseen before it is sent again.")
+        float,
+        Field(ge=0, description="How long a point or artifact must stay unseen before it is sent again."),
     ] = 60.0
     marker_settle_seconds: Annotated[
-        float, Field(ge=0, description="How long a marker must stay unseen before its run or version is made again.")
+        float,
+        Field(
+            ge=0, description="How long a marker must stay unseen before its run or version is made again."
+        ),
     ] = 600.0
     arm_url: Annotated[
-        str, Field(description="Azure Resource Manager, for an ARM id as workspace (other in sovereign clouds).")
+        str,
+        Field(description="Azure Resource Manager, for an ARM id as workspace (other in sovereign clouds)."),
     ] = "https://management.azure.com"
     log_format: Annotated[LogFormat, Field(description="console or json.")] = LogFormat.CONSOLE
-    log_level: Annotated[str, Field(pattern="(?i)^(debug|info|warning|error)$", description="Least level logged.")] = (
-        "info"
-    )
+    log_level: Annotated[
+        str, Field(pattern="(?i)^(debug|info|warning|error)$", description="Least level logged.")
+    ] = "info"
 
     @property
     def url(self) -> str:
@@ -136,7 +145,8 @@ class Settings(BaseSettings):
         auth = self.auth or (AuthKind.OFF if self.is_loopback else AuthKind.KEYS)
         if auth is AuthKind.OFF and not self.is_loopback and not self.insecure:
             raise SettingsError(
-                f"MLPROXY_AUTH=off is refused on {self.host}: anyone who reaches it could use the team's Azure"
+                f"MLPROXY_AUTH=off is refused on {self.host}: anyone who reaches it could use the"
+                " team's Azure"
                 " identity. Set MLPROXY_AUTH=keys, or MLPROXY_INSECURE=true if something in front guards it."
             )
         return auth
@@ -162,7 +172,9 @@ def load_settings(**overrides: object) -> Settings:
         if name.startswith(_PREFIX) and name not in known and not name.startswith(_FOREIGN_PREFIXES)
     ]
     if unknown:
-        raise SettingsError(f"Unknown setting {', '.join(sorted(unknown))}. Known: {', '.join(sorted(known))}.")
+        raise SettingsError(
+            f"Unknown setting {', '.join(sorted(unknown))}. Known: {', '.join(sorted(known))}."
+        )
     try:
         return Settings(**{key: value for key, value in overrides.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:

@@ -123,7 +123,9 @@ class Door:
         else:
             await route.handle(scope, receive, send)
 
-    async def _admit(self, scope: Scope, headers: list[tuple[bytes, bytes]], permission: Permission | None) -> None:
+    async def _admit(
+        self, scope: Scope, headers: list[tuple[bytes, bytes]], permission: Permission | None
+    ) -> None:
         authorization = next((value for name, value in headers if name == b"authorization"), None)
         principal = await self._authenticator.principal_of(authorization)
         if principal is None:
@@ -148,7 +150,8 @@ class Door:
         if host not in self._allowed_hosts and _without_port(host) not in self._allowed_hosts:
             raise MlflowError(
                 ErrorCode.PERMISSION_DENIED,
-                "This server is not to be reached under that host name; MLPROXY_ALLOWED_HOSTS lists those it answers to.",
+                "This server is not to be reached under that host name; MLPROXY_ALLOWED_HOSTS lists"
+                " those it answers to.",
             )
 
     def _strip_prefix(self, scope: Scope) -> None:

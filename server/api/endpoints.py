@@ -161,7 +161,9 @@ class _StreamApp:
 class Endpoint(Route):
     """A route with a declared permission."""
 
-    def __init__(self, method: str, path: str, app: Any, *, permission: Permission, message: type[Any] | None) -> None:
+    def __init__(
+        self, method: str, path: str, app: Any, *, permission: Permission, message: type[Any] | None
+    ) -> None:
         super().__init__(path, endpoint=app, methods=[method])
         self.permission = permission
         self.message = message
@@ -181,7 +183,8 @@ def json_routes(
     decoder = Decoder(message) if message is not None else None
     app = _JsonApp(handler, decoder, from_query=method == "GET")
     return [
-        Endpoint(method, f"{prefix}{path}", app, permission=permission, message=message) for prefix in prefixes
+        Endpoint(method, f"{prefix}{path}", app, permission=permission, message=message)
+        for prefix in prefixes
     ]
 
 

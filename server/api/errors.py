@@ -47,7 +47,9 @@ async def send_json(
         (b"x-content-type-options", b"nosniff"),
     ]
     if headers:
-        raw.extend((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items())
+        raw.extend(
+            (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
+        )
     start: dict[str, Any] = {"type": "http.response.start", "status": status, "headers": raw}
     await send(start)
     await send({"type": "http.response.body", "body": body if with_body else b""})

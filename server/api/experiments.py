@@ -1,6 +1,8 @@
 """Routes about experiments."""
 
-from server.api.endpoints import MLFLOW_2, Call, Endpoint, json_routes
+from typing import Any
+
+from server.api.endpoints import MLFLOW_2, Call, Endpoint, Handler, json_routes
 from server.domain.access import Permission
 from server.protocol import experiments as messages
 from server.protocol import paging
@@ -18,7 +20,7 @@ class ExperimentRoutes:
     def routes(self) -> list[Endpoint]:
         """The route table."""
         read, write = Permission.READ, Permission.WRITE
-        table = [
+        table: list[tuple[str, str, Handler, Permission, type[Any]]] = [
             ("POST", "create", self._create, write, messages.CreateExperimentRequest),
             ("GET", "get", self._get, read, messages.ExperimentRequest),
             ("GET", "get-by-name", self._get_by_name, read, messages.ExperimentByNameRequest),
@@ -35,11 +37,18 @@ class ExperimentRoutes:
             route
             for method, name, handler, permission, message in table
             for route in json_routes(
-                method, f"/experiments/{name}", handler, permission=permission, message=message, prefixes=MLFLOW_2
+                method,
+                f"/experiments/{name}",
+                handler,
+                permission=permission,
+                message=message,
+                prefixes=MLFLOW_2,
             )
         ]
 
-    async def _create(self, call: Call, request: messages.CreateExperimentRequest) -> messages.CreateExperimentAnswer:
+    async def _create(
+        self, call: Call, request: messages.CreateExperimentRequest
+    ) -> messages.CreateExperimentAnswer:
         tags = [(tag.key, tag.value) for tag in request.tags]
         name = require("name", request.name)
         experiment_id = await self._experiments.create(name, request.artifact_location, tags, call.user)
@@ -49,11 +58,15 @@ class ExperimentRoutes:
         experiment = await self._experiments.get(require("experiment_id", request.experiment_id))
         return messages.ExperimentAnswer(messages.experiment_message(experiment))
 
-    async def _get_by_name(self, call: Call, request: messages.ExperimentByNameRequest) -> messages.ExperimentAnswer:
+    async def _get_by_name(
+        self, call: Call, request: messages.ExperimentByNameRequest
+    ) -> messages.ExperimentAnswer:
         experiment = await self._experiments.get_by_name(require("experiment_name", request.experiment_name))
         return messages.ExperimentAnswer(messages.experiment_message(experiment))
 
-    async def _search(self, call: Call, request: messages.SearchExperimentsRequest) -> messages.ExperimentsAnswer:
+    async def _search(
+        self, call: Call, request: messages.SearchExperimentsRequest
+    ) -> messages.ExperimentsAnswer:
         page = await self._experiments.search(
             filter_text=request.filter,
             order_by=request.order_by,
@@ -75,7 +88,10 @@ class ExperimentRoutes:
 
     async def _set_tag(self, call: Call, request: messages.SetExperimentTagRequest) -> None:
         await self._experiments.set_tag(
-            require("experiment_id", request.experiment_id), require("key", request.key), request.value or "", call.user
+            require("experiment_id", request.experiment_id),
+            require("key", request.key),
+            request.value or "",
+            call.user,
         )
 
     async def _delete_tag(self, call: Call, request: messages.DeleteExperimentTagRequest) -> None:

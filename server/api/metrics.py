@@ -1,6 +1,8 @@
 """Routes about metric histories and the datasets of experiments."""
 
-from server.api.endpoints import Call, Endpoint, json_routes
+from typing import Any
+
+from server.api.endpoints import Call, Endpoint, Handler, json_routes
 from server.domain.access import Permission
 from server.protocol import metrics as messages
 from server.services.metrics import Metrics
@@ -14,7 +16,7 @@ class MetricRoutes:
 
     def routes(self) -> list[Endpoint]:
         """The route table."""
-        table = [
+        table: list[tuple[str, str, Handler, type[Any]]] = [
             ("GET", "/metrics/get-history", self._history, messages.MetricHistoryRequest),
             ("GET", "/metrics/get-history-bulk", self._bulk, messages.MetricHistoryBulkRequest),
             (

@@ -60,7 +60,12 @@ class OperationRoutes:
             ),
             *json_routes("GET", "/keys", self._list_keys, permission=admin, prefixes=_OWN),
             *json_routes(
-                "POST", "/keys", self._create_key, permission=admin, message=messages.CreateKeyRequest, prefixes=_OWN
+                "POST",
+                "/keys",
+                self._create_key,
+                permission=admin,
+                message=messages.CreateKeyRequest,
+                prefixes=_OWN,
             ),
             *json_routes(
                 "POST",

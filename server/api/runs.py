@@ -1,6 +1,8 @@
 """Routes about runs and what is logged to them."""
 
-from server.api.endpoints import Call, Endpoint, json_routes
+from typing import Any
+
+from server.api.endpoints import Call, Endpoint, Handler, json_routes
 from server.domain.access import Permission
 from server.protocol import runs as messages
 from server.services.runs import Runs
@@ -15,7 +17,7 @@ class RunRoutes:
     def routes(self) -> list[Endpoint]:
         """The route table."""
         read, write = Permission.READ, Permission.WRITE
-        table = [
+        table: list[tuple[str, str, Handler, Permission, type[Any]]] = [
             ("POST", "log-metric", self._log_metric, write, messages.LogMetricRequest),
             ("POST", "log-batch", self._log_batch, write, messages.LogBatchRequest),
             ("POST", "log-parameter", self._log_param, write, messages.LogParamRequest),
@@ -48,7 +50,9 @@ class RunRoutes:
         return messages.RunsAnswer(found, token)
 
     async def _update(self, call: Call, request: messages.UpdateRunRequest) -> messages.UpdateRunAnswer:
-        return messages.UpdateRunAnswer(messages.run_info_message(await self._runs.update(request, call.user)))
+        return messages.UpdateRunAnswer(
+            messages.run_info_message(await self._runs.update(request, call.user))
+        )
 
     async def _delete(self, call: Call, request: messages.RunIdRequest) -> None:
         await self._runs.delete(request.named_run, call.user)

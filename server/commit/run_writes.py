@@ -1,5 +1,6 @@
-"""The hot kinds of write (log-metric, log-batch, log-parameter, set-tag, delete-tag, runs/update),
-worked for a whole group at once.
+"""The hot kinds of write, worked for a whole group at once.
+
+They are log-metric, log-batch, log-parameter, set-tag, delete-tag and runs/update.
 
 Three steps: read the state of all the group's runs in a few set-based statements; decide each
 request in memory against that state and the requests before it in the group; write with one
@@ -147,7 +148,9 @@ def _read_state(transaction: Transaction, group: Sequence[RunWrite]) -> _State:
 
 
 def _run_of(row: tuple[object, ...]) -> _Run:
-    run_id, run_pk, experiment_id, name, user_id, status, start, end, uri, stage, data_lane, artifact_lane = row
+    run_id, run_pk, experiment_id, name, user_id, status, start, end, uri, stage, data_lane, artifact_lane = (
+        row
+    )
     info = RunInfo(
         run_pk,  # type: ignore[arg-type]
         run_id,  # type: ignore[arg-type]
@@ -260,7 +263,8 @@ def _new_params(write: RunWrite, run: _Run, state: _State) -> list[tuple[str, st
     first = conflicts[0]
     raise invalid_parameter(
         f"Changing param values is not allowed. Param with key='{first['key']}' was already"
-        f" logged with value='{first['old_value']}' for run ID='{run.info.run_id}'. Attempted logging new value"
+        f" logged with value='{first['old_value']}' for run ID='{run.info.run_id}'. Attempted"
+        " logging new value"
         f" '{first['new_value']}'."
     )
 
@@ -275,7 +279,9 @@ def _require_tag(key: str, run: _Run, state: _State, changes: _Changes) -> None:
 class _Journal:
     """Appends to one run's data lane, in memory; positions follow on those of the lane's row."""
 
-    def __init__(self, lane_id: int, state: _State, changes: _Changes, now_ms: int, principal: str | None) -> None:
+    def __init__(
+        self, lane_id: int, state: _State, changes: _Changes, now_ms: int, principal: str | None
+    ) -> None:
         self.lane_id = lane_id
         self._state = state
         self._changes = changes
@@ -291,9 +297,7 @@ class _Journal:
     def append(self, operation: Operation) -> int:
         position = self.take_position()
         kind, payload = encode_operation(operation)
-        self._changes.entries.append(
-            (self.lane_id, position, kind, payload, self._now_ms, self._principal)
-        )
+        self._changes.entries.append((self.lane_id, position, kind, payload, self._now_ms, self._principal))
         return position
 
     def await_lane(self, position: int, lane_id: int) -> None:

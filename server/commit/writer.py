@@ -173,7 +173,10 @@ class Writer:
             while queue:
                 job = queue[0].job
                 alone = isinstance(job, Work) and job.alone
-                full = rows + job.rows > self._bounds.group_rows or size + job.size_bytes > self._bounds.group_bytes
+                full = (
+                    rows + job.rows > self._bounds.group_rows
+                    or size + job.size_bytes > self._bounds.group_bytes
+                )
                 if group and (alone or full):
                     break
                 group.append(queue.popleft())
@@ -252,7 +255,9 @@ def _hot_prefix(group: Sequence[_Waiting], start: int) -> list[_Waiting]:
 def _apply_hot(transaction: Transaction, group: list[_Waiting]) -> list[_Outcome]:
     results = apply_run_writes(transaction, [cast(RunWrite, waiting.job) for waiting in group])
     return [
-        _Outcome(waiting, error=result) if isinstance(result, MlflowError) else _Outcome(waiting, result=result)
+        _Outcome(waiting, error=result)
+        if isinstance(result, MlflowError)
+        else _Outcome(waiting, result=result)
         for waiting, result in zip(group, results, strict=True)
     ]
 

@@ -133,7 +133,11 @@ class Database:
     def _make_engine(self) -> Engine:
         if self.is_postgres:
             return create_engine(self.url, pool_size=_READERS + 2, pool_pre_ping=True)
-        engine = create_engine(self.url, pool_size=_READERS + 2, connect_args={"check_same_thread": False, "cached_statements": 512})
+        engine = create_engine(
+            self.url,
+            pool_size=_READERS + 2,
+            connect_args={"check_same_thread": False, "cached_statements": 512},
+        )
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_deferred)
         return engine
@@ -148,7 +152,7 @@ class Database:
         """One transaction that takes the write lock at once and commits, flushed, at the end."""
         with self.engine.connect() as connection:
             if not self.is_postgres:
-                connection = connection.execution_options(writes=True)  # noqa: PLW2901
+                connection = connection.execution_options(writes=True)
             with connection.begin():
                 yield Transaction(connection, now_ms=now_ms)
 
@@ -182,7 +186,8 @@ class Database:
             synchronous = transaction.rows("PRAGMA synchronous")[0][0]
         if journal_mode != "wal" or synchronous != _SQLITE_FULL:
             raise DurabilityError(
-                f"SQLite must run with journal_mode=wal and synchronous=2, but has {journal_mode} and {synchronous}."
+                f"SQLite must run with journal_mode=wal and synchronous=2, but has {journal_mode}"
+                f" and {synchronous}."
             )
 
     def close(self) -> None:

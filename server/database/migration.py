@@ -39,10 +39,13 @@ def prepare_schema(database: Database) -> None:
     if revision is None:
         create_schema(database)
     elif revision < HEAD:
-        raise SchemaError(f"The database is at schema {revision}, this version needs {HEAD}: run `mlproxy migrate`.")
+        raise SchemaError(
+            f"The database is at schema {revision}, this version needs {HEAD}: run `mlproxy migrate`."
+        )
     elif revision > HEAD:
         raise SchemaError(
-            f"The database was written by a newer version (schema {revision}; this one knows {HEAD}). Upgrade mlproxy."
+            f"The database was written by a newer version (schema {revision}; this one knows"
+            f" {HEAD}). Upgrade mlproxy."
         )
 
 

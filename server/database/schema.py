@@ -489,4 +489,3 @@ model_version_tags = Table(
     Column("value", Text, nullable=False),
     **_clustered,
 )
-

@@ -1,6 +1,6 @@
 """Operations as bytes, and back. A kind is the operation's class name, for ever."""
 
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 import msgspec
 
@@ -8,7 +8,9 @@ from server.domain.operations import Operation
 
 _TYPES: dict[str, type] = {type_.__name__: type_ for type_ in get_args(Operation)}
 _encoder = msgspec.msgpack.Encoder()
-_decoders = {name: msgspec.msgpack.Decoder(type_) for name, type_ in _TYPES.items()}
+_decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
+    name: msgspec.msgpack.Decoder(type_) for name, type_ in _TYPES.items()
+}
 
 
 class CorruptEntryError(Exception):

@@ -104,12 +104,6 @@ class Contents:
     entries: list[EntryRow] = field(default_factory=list)
     points: list[PointRow] = field(default_factory=list)
 
-    @property
-    def oldest_ms(self) -> int | None:
-        """When the oldest of them was accepted."""
-        times = [row.accepted_at_ms for row in [*self.entries[:1], *self.points[:1]]]
-        return min(times) if times else None
-
 
 # --- leases ---------------------------------------------------------------------------------
 
@@ -143,7 +137,8 @@ def claim(transaction: Transaction, lane_id: int, *, owner: str, lease_ms: int) 
         return None
     epoch = rows[0][7] + 1
     transaction.run(
-        "UPDATE lanes SET lease_owner = ?, lease_token = ?, lease_epoch = ?, lease_until_ms = ? WHERE lane_id = ?",
+        "UPDATE lanes SET lease_owner = ?, lease_token = ?, lease_epoch = ?, lease_until_ms = ?"
+        " WHERE lane_id = ?",
         (owner, token, epoch, transaction.now_ms + lease_ms, lane_id),
     )
     transaction.run(
@@ -219,7 +214,9 @@ def read_range(transaction: Transaction, lane_id: int, first: int, last: int, *,
 def _entry(row: tuple[Any, ...]) -> EntryRow:
     position, kind, payload, accepted_at_ms, principal = row
     try:
-        return EntryRow(position, kind, bytes(payload), decode_operation(kind, bytes(payload)), accepted_at_ms, principal)
+        return EntryRow(
+            position, kind, bytes(payload), decode_operation(kind, bytes(payload)), accepted_at_ms, principal
+        )
     except CorruptEntryError as error:
         return EntryRow(position, kind, bytes(payload), None, accepted_at_ms, principal, str(error))
 
@@ -227,15 +224,21 @@ def _entry(row: tuple[Any, ...]) -> EntryRow:
 def find_open_batch(transaction: Transaction, lane_id: int) -> Batch | None:
     """The lane's batch that was sent and is not settled."""
     rows = transaction.rows(
-        "SELECT batch_id, lane_id, first_position, last_position, state, attempt, empty_reads, first_empty_read_ms"
+        "SELECT batch_id, lane_id, first_position, last_position, state, attempt, empty_reads,"
+        " first_empty_read_ms"
         " FROM batches WHERE lane_id = ? ORDER BY first_position LIMIT 1",
         (lane_id,),
     )
-    return None if not rows else Batch(*rows[0][:4], BatchState(rows[0][4]), *rows[0][5:8])
+    if not rows:
+        return None
+    batch_id, lane, first, last, state, attempt, empty_reads, first_empty_read_ms = rows[0]
+    return Batch(batch_id, lane, first, last, BatchState(state), attempt, empty_reads, first_empty_read_ms)
 
 
-def list_unmet_barriers(transaction: Transaction, lane_id: int, first: int, last: int) -> dict[int, list[int]]:
-    """position → lanes it still waits for, in a range of positions."""
+def list_unmet_barriers(
+    transaction: Transaction, lane_id: int, first: int, last: int
+) -> dict[int, list[int]]:
+    """Position → lanes it still waits for, in a range of positions."""
     unmet: dict[int, list[int]] = {}
     for position, awaited in transaction.rows(
         "SELECT barriers.position, barriers.awaited_lane_id FROM barriers"
@@ -252,9 +255,7 @@ def list_waiting_lanes(transaction: Transaction, awaited: Iterable[int]) -> list
     """Lanes that have a barrier on one of these lanes."""
     return [
         row[0]
-        for row in transaction.rows_in(
-            "SELECT DISTINCT lane_id FROM barriers WHERE awaited_lane_id", awaited
-        )
+        for row in transaction.rows_in("SELECT DISTINCT lane_id FROM barriers WHERE awaited_lane_id", awaited)
     ]
 
 
@@ -338,7 +339,9 @@ def forget_batch(transaction: Transaction, lease: Lease, batch: Batch, failure: 
     _note_failure(transaction, lease, failure)
 
 
-def split_batch(transaction: Transaction, lease: Lease, batch: Batch, *, state: BatchState, failure: str) -> None:
+def split_batch(
+    transaction: Transaction, lease: Lease, batch: Batch, *, state: BatchState, failure: str
+) -> None:
     """A batch holds something that is refused: it becomes two halves, in the given state.
 
     Raises:
@@ -352,7 +355,16 @@ def split_batch(transaction: Transaction, lease: Lease, batch: Batch, *, state: 
         "INSERT INTO batches (lane_id, first_position, last_position, parent_batch_id, state, attempt, epoch,"
         " sent_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [
-            (batch.lane_id, first, last, batch.batch_id, state.value, batch.attempt, lease.epoch, transaction.now_ms)
+            (
+                batch.lane_id,
+                first,
+                last,
+                batch.batch_id,
+                state.value,
+                batch.attempt,
+                lease.epoch,
+                transaction.now_ms,
+            )
             for first, last in halves
         ],
     )
@@ -392,7 +404,8 @@ def park(
         kind, payload = encode_operation(LogPoint(point.key, value, point.timestamp_ms, point.step))
         rows.append((lane.lane_id, point.position, run_pk, kind, payload, None, point.accepted_at_ms))
     transaction.run_many(
-        "INSERT INTO parked (lane_id, position, run_pk, kind, payload, principal, accepted_at_ms, reason, message,"
+        "INSERT INTO parked (lane_id, position, run_pk, kind, payload, principal, accepted_at_ms,"
+        " reason, message,"
         " parked_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         [(*row, reason, message, transaction.now_ms) for row in rows],
     )
@@ -438,13 +451,14 @@ def measure_backlog(transaction: Transaction, lane_ids: list[int] | None = None)
         ids,
     )[0][0]
     uncertain = transaction.rows(
-        "SELECT coalesce(sum(last_position - first_position + 1), 0) FROM batches"
-        f" WHERE state = ?{only}",
+        f"SELECT coalesce(sum(last_position - first_position + 1), 0) FROM batches WHERE state = ?{only}",
         [BatchState.UNCERTAIN.value, *ids],
     )[0][0]
     parked = transaction.rows(f"SELECT count(*) FROM parked WHERE decision IS NULL{only}", ids)[0][0]
     overflowed = transaction.rows(f"SELECT count(*) FROM overflow WHERE 1 = 1{only}", ids)[0][0]
-    return Backlog(int(pending), int(uncertain), int(parked), int(overflowed), _oldest(transaction, only, ids))
+    return Backlog(
+        int(pending), int(uncertain), int(parked), int(overflowed), _oldest(transaction, only, ids)
+    )
 
 
 def _oldest(transaction: Transaction, only: str, ids: list[int]) -> int | None:

@@ -50,7 +50,11 @@ def append_entry(
     ends = [Awaited(awaited, last_positions[awaited]) for awaited in awaits_end_of]
     transaction.run_many(
         INSERT_BARRIER,
-        [(lane_id, position, awaited.lane_id, awaited.position) for awaited in [*awaits, *ends] if awaited.position],
+        [
+            (lane_id, position, awaited.lane_id, awaited.position)
+            for awaited in [*awaits, *ends]
+            if awaited.position
+        ],
     )
     advance_lanes(transaction, {lane_id: position})
     return position

@@ -37,7 +37,7 @@ def lock_lanes(transaction: Transaction, lane_ids: Iterable[int]) -> dict[int, i
     rows = transaction.rows_in(
         "SELECT lane_id, last_position FROM lanes WHERE lane_id", sorted(set(lane_ids)), suffix=suffix
     )
-    return dict((row[0], row[1]) for row in rows)
+    return {row[0]: row[1] for row in rows}
 
 
 def advance_lanes(transaction: Transaction, last_positions: Mapping[int, int]) -> None:

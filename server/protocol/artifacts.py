@@ -6,7 +6,6 @@ whatever some reader further on could take for a way out of its folder.
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
@@ -156,11 +155,11 @@ class FileMessage(msgspec.Struct, omit_defaults=True):
 class FilesAnswer(msgspec.Struct, omit_defaults=True):
     """mlflow-artifacts/artifacts."""
 
-    files: Sequence[FileMessage] = ()
+    files: list[FileMessage] = []
 
 
 class RootedFilesAnswer(msgspec.Struct, omit_defaults=True):
     """artifacts/list, and the directories of a logged model."""
 
     root_uri: str
-    files: Sequence[FileMessage] = ()
+    files: list[FileMessage] = []

@@ -47,7 +47,9 @@ _BAD_CHARACTERS = (
 def invalid_value(path: str, value: object, message: str = "") -> MlflowError:
     """A field whose value can never be accepted."""
     shown = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return invalid_parameter(f"Invalid value {shown} for parameter '{path}' supplied{': ' + message if message else '.'}")
+    return invalid_parameter(
+        f"Invalid value {shown} for parameter '{path}' supplied{': ' + message if message else '.'}"
+    )
 
 
 def exceeds_length(what: str, limit: int) -> MlflowError:
@@ -95,7 +97,9 @@ def check_timestamp(timestamp_ms: int, key: str, value: object, path: str = "tim
 def check_step(step: int, key: str, value: object, path: str = "step") -> None:
     """A metric's step: an int64."""
     if not INT64_MIN <= step <= INT64_MAX:
-        raise invalid_value(path, step, f"metric '{key}' (value={value}). Step must be a valid long (64-bit integer).")
+        raise invalid_value(
+            path, step, f"metric '{key}' (value={value}). Step must be a valid long (64-bit integer)."
+        )
 
 
 def check_int64(name: str, value: int | None) -> None:
@@ -164,7 +168,8 @@ def check_alias(alias: str | None) -> str:
         raise invalid_parameter("Registered model alias name cannot be empty.")
     if not _ALIAS.fullmatch(alias):
         raise invalid_parameter(
-            f"Invalid alias name: '{alias}'. Names may only contain alphanumerics, underscores (_), and dashes (-)."
+            f"Invalid alias name: '{alias}'. Names may only contain alphanumerics, underscores (_),"
+            " and dashes (-)."
         )
     check_length("Registered model alias name", ALIAS, alias)
     if alias.lower() == "latest":
@@ -194,11 +199,13 @@ def check_page_size(max_results: int | None, *, default: int, largest: int) -> i
         return default
     if max_results < 1:
         raise invalid_parameter(
-            f"Invalid value {max_results} for parameter 'max_results' supplied. It must be a positive integer."
+            f"Invalid value {max_results} for parameter 'max_results' supplied. It must be a"
+            " positive integer."
         )
     if max_results > largest:
         raise invalid_parameter(
-            f"Invalid value for request parameter max_results. It must be at most {largest}, but got value {max_results}"
+            f"Invalid value for request parameter max_results. It must be at most {largest}, but got"
+            f" value {max_results}"
         )
     return max_results
 

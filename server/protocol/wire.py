@@ -84,10 +84,7 @@ class Decoder:
             pairs = parse_qs(query, keep_blank_values=True, max_num_fields=_MAX_QUERY_FIELDS)
         except ValueError as error:
             raise invalid_parameter("The query string has too many fields.") from error
-        fields = {
-            key: values if key in self._lists else values[-1]
-            for key, values in pairs.items()
-        }
+        fields = {key: values if key in self._lists else values[-1] for key, values in pairs.items()}
         try:
             return msgspec.convert(fields, self.message_type, strict=False)
         except msgspec.ValidationError as error:
@@ -101,9 +98,7 @@ def encode(message: Any) -> bytes:
 
 def _list_fields(message_type: type[Any]) -> frozenset[str]:
     return frozenset(
-        field.encode_name
-        for field in msgspec.structs.fields(message_type)
-        if "list" in str(field.type)
+        field.encode_name for field in msgspec.structs.fields(message_type) if "list" in str(field.type)
     )
 
 

@@ -64,7 +64,8 @@ def choose_batch(
 
     `company_ms` is how long the oldest entry waits for others (0 sends at once).
     """
-    rows = sorted([*contents.entries, *contents.points], key=lambda row: row.position)
+    rows: list[EntryRow | PointRow] = [*contents.entries, *contents.points]
+    rows.sort(key=lambda row: row.position)
     if not rows:
         return None
     first = rows[0]
@@ -82,10 +83,10 @@ def _fill(
     rows: list[EntryRow | PointRow], unmet: dict[int, list[int]], limits: BatchLimits
 ) -> tuple[int, bool]:
     """The last position that fits, and whether something keeps the next from joining."""
-    params = tags = count = 0
+    params = tags = 0
     per_metric: dict[str, int] = {}
     last = rows[0].position
-    for row in rows:
+    for count, row in enumerate(rows):
         if count == limits.rows or row.position in unmet:
             return last, True
         if isinstance(row, PointRow):
@@ -102,6 +103,5 @@ def _fill(
                 return last, True
         else:
             return last, True
-        count += 1
         last = row.position
     return last, False

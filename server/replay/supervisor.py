@@ -133,7 +133,9 @@ class Supervisor:
         chosen = [lane_id for lane_id in candidates if self._is_due(lane_id)][:room]
         if not chosen:
             return 0
-        leases = await self._writer.commit(Work(lambda transaction: self._claim(transaction, chosen)), background=True)
+        leases = await self._writer.commit(
+            Work(lambda transaction: self._claim(transaction, chosen)), background=True
+        )
         for lease in leases:
             lane_id = lease.lane.lane_id
             self._young.pop(lane_id, None)

@@ -7,7 +7,7 @@ in is decided by its verdict, in one place (`_judge`).
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
 
@@ -42,7 +42,7 @@ class ReplaySettings:
 
     company: timedelta = timedelta(seconds=1)
     lease: timedelta = timedelta(seconds=120)
-    limits: BatchLimits = BatchLimits()
+    limits: BatchLimits = field(default_factory=BatchLimits)
     concurrent_sends: int = 8
 
 
@@ -176,7 +176,9 @@ class LaneWorker:
         unreadable = next((entry for entry in contents.entries if entry.operation is None), None)
         try:
             batch = await self._commit(
-                lambda transaction: journal.fix_batch(transaction, lease, first, last, lease_ms=self._lease_ms)
+                lambda transaction: journal.fix_batch(
+                    transaction, lease, first, last, lease_ms=self._lease_ms
+                )
             )
         except BaseException:
             self._gate.abandoned()
@@ -242,7 +244,9 @@ class LaneWorker:
                 return self._gate_wait()
             case Verdict.UNCERTAIN:
                 self._gate.failed(words, failure.retry_after)
-                await self._commit(lambda transaction: journal.mark_uncertain(transaction, lease, batch, words))
+                await self._commit(
+                    lambda transaction: journal.mark_uncertain(transaction, lease, batch, words)
+                )
                 return self._gate_wait()
             case Verdict.PARK:
                 self._note_answer(failure)
@@ -286,7 +290,9 @@ class LaneWorker:
             message=words,
         )
         await self._commit(
-            lambda transaction: journal.park(transaction, lease, batch, contents, reason=reason, message=words)
+            lambda transaction: journal.park(
+                transaction, lease, batch, contents, reason=reason, message=words
+            )
         )
 
     # --- uncertain ---

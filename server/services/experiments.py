@@ -32,7 +32,11 @@ class Experiments:
         self._writer = writer
 
     async def create(
-        self, name: str | None, artifact_location: str | None, tags: Sequence[tuple[str, str]], principal: str | None
+        self,
+        name: str | None,
+        artifact_location: str | None,
+        tags: Sequence[tuple[str, str]],
+        principal: str | None,
     ) -> int:
         """Make an experiment; its id.
 
@@ -54,7 +58,9 @@ class Experiments:
             announce_experiment(transaction, experiment_id, principal)
             lane_id = experiments.lane_of(transaction, experiment_id)
             for key, value in tags:
-                append_entry(transaction, lane_id, SetExperimentTag(experiment_id, key, value), principal=principal)
+                append_entry(
+                    transaction, lane_id, SetExperimentTag(experiment_id, key, value), principal=principal
+                )
             return experiment_id
 
         return await self._writer.commit(Work(apply, alone=True))
@@ -129,7 +135,11 @@ class Experiments:
             )
             every_lane = [lane for row in active for lane in row[1:]]
             _append_if_announced(
-                transaction, own_id, DeleteExperiment(own_id), principal, list_pending_lanes(transaction, every_lane)
+                transaction,
+                own_id,
+                DeleteExperiment(own_id),
+                principal,
+                list_pending_lanes(transaction, every_lane),
             )
 
         await self._writer.commit(Work(apply, alone=True))

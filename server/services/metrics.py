@@ -31,7 +31,9 @@ class Metrics:
         run_id = request.named_run
         limit = None
         if request.max_results is not None:
-            limit = limits.check_page_size(request.max_results, default=_HISTORY_PAGE, largest=limits.INT64_MAX)
+            limit = limits.check_page_size(
+                request.max_results, default=_HISTORY_PAGE, largest=limits.INT64_MAX
+            )
             limit = min(limit, _HISTORY_PAGE)
         offset = paging.decode_offset(request.page_token)
 
@@ -93,7 +95,9 @@ class Metrics:
 
         return await self._database.read(find)
 
-    async def search_datasets(self, request: messages.SearchDatasetsRequest) -> messages.DatasetSummariesAnswer:
+    async def search_datasets(
+        self, request: messages.SearchDatasetsRequest
+    ) -> messages.DatasetSummariesAnswer:
         """The datasets used in some experiments."""
         if not request.experiment_ids:
             raise invalid_parameter("SearchDatasets request must specify at least one experiment_id.")
@@ -131,9 +135,7 @@ def _with_run(key: str, point: tuple[int, int, float, int], run_id: str) -> Metr
 
 def _check_run_count(call: str, name: str, run_ids: list[str], verb: str) -> None:
     if len(run_ids) > _BULK_RUNS:
-        raise invalid_parameter(
-            f"{call} request {verb} {_BULK_RUNS} {name}. Received {len(run_ids)} {name}."
-        )
+        raise invalid_parameter(f"{call} request {verb} {_BULK_RUNS} {name}. Received {len(run_ids)} {name}.")
 
 
 def _interval(start: int | None, end: int | None) -> tuple[int, int] | None:

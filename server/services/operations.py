@@ -19,8 +19,14 @@ _DRAIN_LOOK_SECONDS = 0.2
 class WorkspaceView(Protocol):
     """What is known of the workspace without asking it."""
 
-    address: str
-    studio_url: Callable[[str], str]
+    @property
+    def address(self) -> str:
+        """The workspace's canonical address."""
+        ...
+
+    def studio_url(self, upstream_run_id: str) -> str:
+        """Where a run is shown in Azure ML studio."""
+        ...
 
     @property
     def is_reachable(self) -> bool | None:
@@ -122,7 +128,8 @@ class Operations:
         def look(transaction: Transaction) -> messages.ParkedAnswer:
             rows = transaction.rows(
                 "SELECT parked.parked_id, runs.run_id, parked.kind, parked.reason, parked.message,"
-                " parked.parked_at_ms, parked.decision FROM parked LEFT JOIN runs ON runs.run_pk = parked.run_pk"
+                " parked.parked_at_ms, parked.decision FROM parked LEFT JOIN runs ON runs.run_pk ="
+                " parked.run_pk"
                 " WHERE parked.decision IS NULL ORDER BY parked.parked_id LIMIT 1000"
             )
             return messages.ParkedAnswer([messages.ParkedMessage(*row) for row in rows])

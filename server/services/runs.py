@@ -52,9 +52,7 @@ class Runs:
 
     async def create(self, request: messages.CreateRunRequest, principal: str | None) -> messages.RunMessage:
         """Make a run under an id of our own, which is also its id in the workspace."""
-        tags = dict(
-            messages.parse_tag(tag, f"tags[{index}].") for index, tag in enumerate(request.tags)
-        )
+        tags = dict(messages.parse_tag(tag, f"tags[{index}].") for index, tag in enumerate(request.tags))
         name = _run_name(request.run_name, tags)
         limits.check_int64("start_time", request.start_time)
 
@@ -69,7 +67,9 @@ class Runs:
             lambda transaction: load_runs(transaction, [get_run(transaction, run_id)])[0]
         )
 
-    async def search(self, request: messages.SearchRunsRequest) -> tuple[list[messages.RunMessage], str | None]:
+    async def search(
+        self, request: messages.SearchRunsRequest
+    ) -> tuple[list[messages.RunMessage], str | None]:
         """A page of runs, and the token of the next one."""
         limit = limits.check_page_size(request.max_results, default=_DEFAULT_PAGE, largest=_LARGEST_PAGE)
         offset = paging.decode_offset(request.page_token)
@@ -134,7 +134,9 @@ class Runs:
 
     # --- logging ---
 
-    async def log_metric(self, request: messages.LogMetricRequest, principal: str | None, size_bytes: int) -> None:
+    async def log_metric(
+        self, request: messages.LogMetricRequest, principal: str | None, size_bytes: int
+    ) -> None:
         """Log one point."""
         metric = messages.parse_metric(request)
         await self._writer.commit_run_write(
@@ -165,13 +167,17 @@ class Runs:
             RunWrite(request.named_run, deleted_tag=request.key, principal=principal)
         )
 
-    async def log_batch(self, request: messages.LogBatchRequest, principal: str | None, size_bytes: int) -> None:
+    async def log_batch(
+        self, request: messages.LogBatchRequest, principal: str | None, size_bytes: int
+    ) -> None:
         """Log metrics, params and tags, all or none."""
         limits.check_batch(len(request.metrics), len(request.params), len(request.tags))
         points = [
             messages.parse_metric(item, f"metrics[{index}].") for index, item in enumerate(request.metrics)
         ]
-        params = [messages.parse_param(item, f"params[{index}].") for index, item in enumerate(request.params)]
+        params = [
+            messages.parse_param(item, f"params[{index}].") for index, item in enumerate(request.params)
+        ]
         tags = [messages.parse_tag(item, f"tags[{index}].") for index, item in enumerate(request.tags)]
         limits.check_unique_params([key for key, _ in params])
         await self._writer.commit_run_write(
@@ -352,7 +358,9 @@ def _outputs(models: Sequence[tuple[str, int]]) -> messages.RunOutputsMessage | 
 def _dataset_message(item: datasets.DatasetInput) -> messages.DatasetInputMessage:
     return messages.DatasetInputMessage(
         [TagMessage(key, value) for key, value in item.tags],
-        messages.DatasetMessage(item.name, item.digest, item.source_type, item.source, item.schema, item.profile),
+        messages.DatasetMessage(
+            item.name, item.digest, item.source_type, item.source, item.schema, item.profile
+        ),
     )
 
 

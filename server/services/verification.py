@@ -27,7 +27,11 @@ class Verification:
     """Reads both sides and reports what differs."""
 
     def __init__(
-        self, *, database: Database, runs_upstream: UpstreamRuns, metrics_upstream: UpstreamMetrics,
+        self,
+        *,
+        database: Database,
+        runs_upstream: UpstreamRuns,
+        metrics_upstream: UpstreamMetrics,
         artifacts_upstream: UpstreamArtifacts,
     ) -> None:
         self._database = database
@@ -80,7 +84,8 @@ class Verification:
                 value = "NaN" if math.isnan(metric.value) else metric.value
                 shown[metric.step, metric.timestamp_ms, value] += 1
             wanted = Counter(
-                (step, timestamp_ms, "NaN" if is_nan else value) for step, timestamp_ms, value, is_nan in points
+                (step, timestamp_ms, "NaN" if is_nan else value)
+                for step, timestamp_ms, value, is_nan in points
             )
             for point, count in (wanted - shown).items():
                 differences.append(Difference(f"metric {key}", f"{point} × {count}", "missing"))

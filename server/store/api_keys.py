@@ -1,11 +1,14 @@
 """API keys: a public prefix to find them by, and the hash of the secret."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from server.database.engine import Transaction
 from server.domain.access import Role
 
-_COLUMNS = "key_id, name, prefix, secret_hash, role, created_at_ms, expires_at_ms, revoked_at_ms, last_used_ms"
+_COLUMNS = (
+    "key_id, name, prefix, secret_hash, role, created_at_ms, expires_at_ms, revoked_at_ms, last_used_ms"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +30,24 @@ class ApiKey:
         return self.revoked_at_ms is None and (self.expires_at_ms is None or now_ms < self.expires_at_ms)
 
 
-def _key(row: tuple[object, ...]) -> ApiKey:
-    values = list(row)
-    values[3] = bytes(values[3])  # type: ignore[call-overload]
-    values[4] = Role(values[4])
-    return ApiKey(*values)  # type: ignore[arg-type]
+def _key(row: tuple[Any, ...]) -> ApiKey:
+    key_id, name, prefix, secret_hash, role, *times = row
+    return ApiKey(key_id, name, prefix, bytes(secret_hash), Role(role), *times)
 
 
 def insert(
-    transaction: Transaction, *, name: str, prefix: str, secret_hash: bytes, role: Role, expires_at_ms: int | None
+    transaction: Transaction,
+    *,
+    name: str,
+    prefix: str,
+    secret_hash: bytes,
+    role: Role,
+    expires_at_ms: int | None,
 ) -> None:
     """Store a new key."""
     transaction.run(
-        "INSERT INTO api_keys (name, prefix, secret_hash, role, created_at_ms, expires_at_ms) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO api_keys (name, prefix, secret_hash, role, created_at_ms, expires_at_ms) VALUES"
+        " (?, ?, ?, ?, ?, ?)",
         (name, prefix, secret_hash, role.value, transaction.now_ms, expires_at_ms),
     )
 

@@ -71,7 +71,9 @@ def list_inputs(transaction: Transaction, run_pks: Sequence[int]) -> dict[int, l
         tags.setdefault(input_pk, []).append((key, value))
     inputs: dict[int, list[DatasetInput]] = {}
     for row in rows:
-        inputs.setdefault(row[1], []).append(DatasetInput(*row[2:8], tuple(tags.get(row[0], []))))
+        input_pk, run_pk, name, digest, source_type, source, schema, profile = row
+        used = DatasetInput(name, digest, source_type, source, schema, profile, tuple(tags.get(input_pk, [])))
+        inputs.setdefault(run_pk, []).append(used)
     return inputs
 
 
@@ -80,12 +82,15 @@ def link_models(
 ) -> None:
     """Note logged models as 'input' or 'output' of a run: (model id, step)."""
     transaction.run_many(
-        "INSERT INTO run_models (run_pk, direction, model_id, step) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO run_models (run_pk, direction, model_id, step) VALUES (?, ?, ?, ?) ON CONFLICT"
+        " DO NOTHING",
         [(run_pk, direction, model_id, step) for model_id, step in models],
     )
 
 
-def list_models(transaction: Transaction, run_pks: Sequence[int]) -> dict[tuple[int, str], list[tuple[str, int]]]:
+def list_models(
+    transaction: Transaction, run_pks: Sequence[int]
+) -> dict[tuple[int, str], list[tuple[str, int]]]:
     """(run_pk, direction) → (model id, step)."""
     linked: dict[tuple[int, str], list[tuple[str, int]]] = {}
     for run_pk, direction, model_id, step in transaction.rows_in(
@@ -95,7 +100,9 @@ def list_models(transaction: Transaction, run_pks: Sequence[int]) -> dict[tuple[
     return linked
 
 
-def search_summaries(transaction: Transaction, experiment_ids: Sequence[int]) -> list[tuple[int, str, str, str]]:
+def search_summaries(
+    transaction: Transaction, experiment_ids: Sequence[int]
+) -> list[tuple[int, str, str, str]]:
     """(experiment id, name, digest, context) of the datasets used in these experiments."""
     found = transaction.rows_in(
         "SELECT DISTINCT datasets.experiment_id, datasets.name, datasets.digest, dataset_input_tags.value"

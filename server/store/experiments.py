@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from server.database.engine import Transaction
 from server.domain.entities import Experiment, KeyValue, LifecycleStage
 
-_COLUMNS = (
-    "experiment_id, name, artifact_location, lifecycle_stage, creation_time_ms, last_update_time_ms"
-)
+_COLUMNS = "experiment_id, name, artifact_location, lifecycle_stage, creation_time_ms, last_update_time_ms"
 
 
 def get_many(transaction: Transaction, experiment_ids: Sequence[int]) -> list[Experiment]:
@@ -47,7 +45,9 @@ def find_id_by_upstream_id(transaction: Transaction, upstream_id: str) -> int | 
 
 def lane_of(transaction: Transaction, experiment_id: int) -> int:
     """The experiment's lane."""
-    return int(transaction.rows("SELECT lane_id FROM experiments WHERE experiment_id = ?", (experiment_id,))[0][0])
+    return int(
+        transaction.rows("SELECT lane_id FROM experiments WHERE experiment_id = ?", (experiment_id,))[0][0]
+    )
 
 
 def upstream_name_is_taken(transaction: Transaction, name: str) -> bool:
@@ -130,4 +130,9 @@ def set_tags(transaction: Transaction, experiment_id: int, tags: Sequence[tuple[
 
 def delete_tag(transaction: Transaction, experiment_id: int, key: str) -> bool:
     """Delete a tag; whether it was there."""
-    return transaction.run("DELETE FROM experiment_tags WHERE experiment_id = ? AND key = ?", (experiment_id, key)) > 0
+    return (
+        transaction.run(
+            "DELETE FROM experiment_tags WHERE experiment_id = ? AND key = ?", (experiment_id, key)
+        )
+        > 0
+    )

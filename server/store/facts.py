@@ -12,7 +12,8 @@ def find(transaction: Transaction, name: str) -> str | None:
 def put(transaction: Transaction, name: str, value: str) -> None:
     """Write a fact down, over what it was."""
     transaction.run(
-        "INSERT INTO facts (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        "INSERT INTO facts (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value ="
+        " excluded.value",
         (name, value),
     )
 

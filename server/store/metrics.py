@@ -112,10 +112,29 @@ def point_key(series_id: int, metric: Metric) -> PointKey:
     return (series_id, metric.step, metric.timestamp_ms, metric.value, int(metric.is_nan))
 
 
-def read_series(transaction: Transaction, keys: Sequence[tuple[int, str]]) -> dict[tuple[int, str], SeriesState]:
+def _series(row: tuple[Any, ...]) -> SeriesState:
+    *head, step, timestamp_ms, value, is_nan = row
+    series_id, run_pk, key, count, lowest, highest, earliest, newest = head
+    return SeriesState(
+        series_id,
+        run_pk,
+        key,
+        count,
+        lowest,
+        highest,
+        earliest,
+        newest,
+        (step, timestamp_ms, value),
+        bool(is_nan),
+    )
+
+
+def read_series(
+    transaction: Transaction, keys: Sequence[tuple[int, str]]
+) -> dict[tuple[int, str], SeriesState]:
     """The series named by (run_pk, key) that exist."""
     return {
-        (row[1], row[2]): SeriesState(*row[:8], (row[8], row[9], row[10]), bool(row[11]))
+        (row[1], row[2]): _series(row)
         for row in transaction.rows_joined(_READ_SERIES, ("BIGINT", "TEXT"), keys)
     }
 
@@ -194,11 +213,14 @@ def list_points(
     ]
 
 
-def list_latest(transaction: Transaction, run_pks: Sequence[int]) -> dict[int, list[tuple[str, float, int, int, int]]]:
+def list_latest(
+    transaction: Transaction, run_pks: Sequence[int]
+) -> dict[int, list[tuple[str, float, int, int, int]]]:
     """The latest point of every metric of these runs: run → (key, value, is_nan, timestamp_ms, step)."""
     latest: dict[int, list[tuple[str, float, int, int, int]]] = {}
     for row in transaction.rows_in(
-        "SELECT run_pk, key, latest_value, latest_is_nan, latest_timestamp_ms, latest_step FROM series WHERE run_pk",
+        "SELECT run_pk, key, latest_value, latest_is_nan, latest_timestamp_ms, latest_step"
+        " FROM series WHERE run_pk",
         run_pks,
     ):
         latest.setdefault(row[0], []).append((row[1], row[2], row[3], row[4], row[5]))
@@ -218,7 +240,9 @@ def sample_points(
     MLflow's rule: the points, in order, fall into `most` buckets of equal size (NTILE); the first
     point of each bucket is shown, and the very last point in place of the last of these.
     """
-    found = transaction.rows("SELECT series_id, points FROM series WHERE run_pk = ? AND key = ?", (run_pk, key))
+    found = transaction.rows(
+        "SELECT series_id, points FROM series WHERE run_pk = ? AND key = ?", (run_pk, key)
+    )
     if not found:
         return []
     series_id, count = found[0]

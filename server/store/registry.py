@@ -114,9 +114,7 @@ def insert(
 
 def is_announced(transaction: Transaction, lane_id: int) -> bool:
     """Whether anything has ever been put on the model's lane; the first is always its create."""
-    return bool(
-        transaction.rows("SELECT 1 FROM lanes WHERE lane_id = ? AND last_position > 0", (lane_id,))
-    )
+    return bool(transaction.rows("SELECT 1 FROM lanes WHERE lane_id = ? AND last_position > 0", (lane_id,)))
 
 
 def set_name(transaction: Transaction, model_pk: int, name: str) -> None:

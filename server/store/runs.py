@@ -8,7 +8,8 @@ from server.database.engine import Transaction
 from server.domain.entities import LifecycleStage, RunInfo, RunStatus
 
 _INFO = (
-    "run_pk, run_id, experiment_id, name, user_id, status, start_time_ms, end_time_ms, artifact_uri, lifecycle_stage"
+    "run_pk, run_id, experiment_id, name, user_id, status, start_time_ms, end_time_ms, artifact_uri,"
+    " lifecycle_stage"
 )
 
 
@@ -42,7 +43,19 @@ class NewRun:
 
 
 def _info(row: tuple[Any, ...]) -> RunInfo:
-    return RunInfo(*row[:5], RunStatus(row[5]), *row[6:9], LifecycleStage(row[9]))
+    run_pk, run_id, experiment_id, name, user_id, status, start, end, artifact_uri, stage = row
+    return RunInfo(
+        run_pk,
+        run_id,
+        experiment_id,
+        name,
+        user_id,
+        RunStatus(status),
+        start,
+        end,
+        artifact_uri,
+        LifecycleStage(stage),
+    )
 
 
 def find_info(transaction: Transaction, run_id: str) -> RunInfo | None:
@@ -73,9 +86,9 @@ def list_infos(transaction: Transaction, run_pks: Sequence[int]) -> list[RunInfo
 
 
 def find_pks(transaction: Transaction, run_ids: Iterable[str]) -> dict[str, int]:
-    """run id → run_pk, for those that exist."""
+    """Run id → run_pk, for those that exist."""
     rows = transaction.rows_in("SELECT run_id, run_pk FROM runs WHERE run_id", run_ids)
-    return dict((row[0], row[1]) for row in rows)
+    return {row[0]: row[1] for row in rows}
 
 
 def list_params(transaction: Transaction, run_pks: Sequence[int]) -> dict[int, list[tuple[str, str]]]:
@@ -124,7 +137,9 @@ def insert(transaction: Transaction, run: NewRun, *, data_lane: int, artifact_la
         "INSERT INTO tags (run_pk, key, value) VALUES (?, ?, ?)",
         [(run_pk, key, value) for key, value in run.tags],
     )
-    transaction.run("UPDATE lanes SET subject_id = ? WHERE lane_id IN (?, ?)", (run_pk, data_lane, artifact_lane))
+    transaction.run(
+        "UPDATE lanes SET subject_id = ? WHERE lane_id IN (?, ?)", (run_pk, data_lane, artifact_lane)
+    )
     return run_pk
 
 
@@ -146,7 +161,8 @@ def list_lanes_of_experiment(
     With `deleted_at_ms`, only those that were deleted at that moment (with their experiment).
     """
     sql = (
-        "SELECT run_pk, data_lane_id, artifact_lane_id FROM runs WHERE experiment_id = ? AND lifecycle_stage = ?"
+        "SELECT run_pk, data_lane_id, artifact_lane_id FROM runs"
+        " WHERE experiment_id = ? AND lifecycle_stage = ?"
     )
     parameters: list[Any] = [experiment_id, stage.value]
     if deleted_at_ms is not None:

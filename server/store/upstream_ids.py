@@ -1,6 +1,7 @@
 """Who a thing is in the workspace: ids and names there, and how its run was made."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from server.database.engine import Transaction
 
@@ -33,16 +34,21 @@ _RUN = (
 )
 
 
+def _run(row: tuple[Any, ...]) -> RunIds:
+    run_pk, run_id, upstream_id, create_way, created_at_ms, *experiment = row
+    return RunIds(run_pk, run_id, upstream_id, create_way, created_at_ms, ExperimentIds(*experiment))
+
+
 def find_run(transaction: Transaction, run_pk: int) -> RunIds | None:
     """The run with this key."""
     rows = transaction.rows(f"{_RUN} WHERE runs.run_pk = ?", (run_pk,))
-    return RunIds(*rows[0][:5], ExperimentIds(*rows[0][5:8])) if rows else None
+    return _run(rows[0]) if rows else None
 
 
 def find_run_by_id(transaction: Transaction, run_id: str) -> RunIds | None:
     """The run that clients name so."""
     rows = transaction.rows(f"{_RUN} WHERE runs.run_id = ?", (run_id,))
-    return RunIds(*rows[0][:5], ExperimentIds(*rows[0][5:8])) if rows else None
+    return _run(rows[0]) if rows else None
 
 
 def find_experiment(transaction: Transaction, experiment_id: int) -> ExperimentIds | None:
@@ -67,7 +73,9 @@ def set_experiment_upstream_id(transaction: Transaction, experiment_id: int, ups
     )
 
 
-def choose_create_way(transaction: Transaction, run_pk: int, way: str | None, upstream_id: str | None) -> None:
+def choose_create_way(
+    transaction: Transaction, run_pk: int, way: str | None, upstream_id: str | None
+) -> None:
     """Fix how a run is made, before its create is sent."""
     transaction.run(
         "UPDATE runs SET create_way = ?, upstream_id = ? WHERE run_pk = ?", (way, upstream_id, run_pk)
@@ -93,7 +101,9 @@ def find_upstream_version(transaction: Transaction, model_pk: int, version: int)
     return rows[0][0] if rows else None
 
 
-def set_upstream_version(transaction: Transaction, model_pk: int, version: int, upstream_version: str) -> None:
+def set_upstream_version(
+    transaction: Transaction, model_pk: int, version: int, upstream_version: str
+) -> None:
     """The workspace has numbered a version."""
     transaction.run(
         "UPDATE model_versions SET upstream_version = ? WHERE model_pk = ? AND version = ?",

@@ -9,7 +9,8 @@ from typing import Any
 import structlog
 
 _SECRETS = re.compile(
-    r"(?i)(sig=|bearer\s+|basic\s+|sharedaccesssignature[= ]|accountkey=|mlp_[0-9a-f]{12}_)[A-Za-z0-9%+/=._\-~]+"
+    r"(?i)(sig=|bearer\s+|basic\s+|sharedaccesssignature[="
+    r" ]|accountkey=|mlp_[0-9a-f]{12}_)[A-Za-z0-9%+/=._\-~]+"
 )
 
 
@@ -19,7 +20,9 @@ def configure_logs(*, as_json: bool, level: str) -> None:
     if as_json:
         renderer = structlog.processors.JSONRenderer()
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

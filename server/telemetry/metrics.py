@@ -13,14 +13,21 @@ class Telemetry:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self.requests = Histogram(
-            "mlproxy_request_seconds", "Time to answer, by status.", ["status"], registry=self._registry, buckets=_FAST
+            "mlproxy_request_seconds",
+            "Time to answer, by status.",
+            ["status"],
+            registry=self._registry,
+            buckets=_FAST,
         )
         self.groups = Histogram(
             "mlproxy_commit_seconds", "Time to commit one group.", registry=self._registry, buckets=_FAST
         )
         self.group_jobs = Counter("mlproxy_committed_jobs", "Jobs committed.", registry=self._registry)
         self.deliveries = Counter(
-            "mlproxy_deliveries", "Attempts to deliver, by what they ended in.", ["verdict"], registry=self._registry
+            "mlproxy_deliveries",
+            "Attempts to deliver, by what they ended in.",
+            ["verdict"],
+            registry=self._registry,
         )
         self.upstream = Histogram(
             "mlproxy_upstream_seconds",

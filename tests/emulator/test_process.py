@@ -63,6 +63,18 @@ def test_it_says_what_to_paste(tmp_path: Path) -> None:
         assert str(emulator.ca_file) in text
 
 
+def test_answers_are_not_held_back(tmp_path: Path) -> None:
+    """TCP_NODELAY is on: without it every answer on a kept connection waits some 40 ms."""
+    with EmulatorProcess.start(tmp_path) as emulator:
+        api = Api(emulator)
+        seconds = []
+        for _ in range(30):
+            started = time.monotonic()
+            api.get("experiments/search").raise_for_status()
+            seconds.append(time.monotonic() - started)
+    assert sorted(seconds)[5] < 0.02
+
+
 def test_the_call_log(tmp_path: Path) -> None:
     """Calls in order with method, path, status and bytes; counted by template; cleared on request."""
     with EmulatorProcess.start(tmp_path) as emulator:

@@ -50,7 +50,7 @@ def test_a_refused_batch_leaves_nothing(api: Api, run_id: str, emulator: Emulato
 @pytest.mark.parametrize(
     ("batch", "words"),
     [
-        ({"metrics": [point("m", step=n) for n in range(251)]}, "MetricV2Dto.Value/Count, Limit=250, Size=251"),
+        ({"metrics": [point("m", step=n) for n in range(251)]}, "Value/Count, Limit=250, Size=251"),
         ({"metrics": [point(f"m{n % 5}", step=n) for n in range(1001)]}, "1000 metrics. Got 1001 metrics"),
         ({"params": [{"key": f"p{n}", "value": "1"} for n in range(101)]}, "100 params. Got 101 params"),
         ({"tags": [{"key": f"t{n}", "value": "1"} for n in range(101)]}, "at most 100 tags. Got 101 tags"),

@@ -732,6 +732,7 @@ class TestArtifacts:
         )
         place = (run.experiment_id, run.run_id, "late.txt")
         await artifacts.upload(*place, b"late", 4, md5(b"late"))
+        assert sum(count for call, count in emulator.calls_summary().items() if call.endswith("/write")) == 1
         assert await artifacts.info(*place) == StoredArtifact(4, md5(b"late"))
 
     async def test_addresses_that_are_always_refused_mean_wait(

@@ -35,7 +35,9 @@ class ArtifactDelivery:
     async def send(self, lane: Lane, batch: Batch, contents: Contents) -> None:
         """Upload or delete one file."""
         operation = cast(UploadArtifact | DeleteArtifact, contents.entries[0].operation)
-        ids = await self._database.read(lambda transaction: upstream_ids.find_run(transaction, lane.subject_id))
+        ids = await self._database.read(
+            lambda transaction: upstream_ids.find_run(transaction, lane.subject_id)
+        )
         if ids is None:
             raise UpstreamFailure(Verdict.PARK, "UNKNOWN_RUN", "The run is not in the store.")
         match operation:

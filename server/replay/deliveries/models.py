@@ -137,7 +137,9 @@ class ModelDelivery:
         )
         if found is None:
             raise UpstreamFailure(
-                Verdict.PARK, "VERSION_NOT_CREATED", f"The workspace has no version for our version {version}."
+                Verdict.PARK,
+                "VERSION_NOT_CREATED",
+                f"The workspace has no version for our version {version}.",
             )
         return found
 

@@ -72,9 +72,7 @@ class RunDelivery:
                 await self._create(ids, operation)
             case UpdateRun():
                 status = RunStatus(operation.status) if operation.status else None
-                await self._runs.update(
-                    upstream_run_id(ids), status, operation.end_time_ms, operation.name
-                )
+                await self._runs.update(upstream_run_id(ids), status, operation.end_time_ms, operation.name)
             case DeleteRun():
                 await self._runs.delete(upstream_run_id(ids))
             case RestoreRun():
@@ -89,7 +87,9 @@ class RunDelivery:
     async def _create(self, ids: RunIds, operation: CreateRun) -> None:
         if ids.experiment.upstream_id is None:
             raise UpstreamFailure(
-                Verdict.PARK, "EXPERIMENT_NOT_CREATED", "The workspace has refused to create this run's experiment."
+                Verdict.PARK,
+                "EXPERIMENT_NOT_CREATED",
+                "The workspace has refused to create this run's experiment.",
             )
         if ids.create_way == MLFLOW_WAY:
             await self._create_with_marker(ids, operation)
@@ -220,7 +220,9 @@ class RunDelivery:
         return timedelta(0)
 
     async def _ids(self, lane: Lane) -> RunIds:
-        ids = await self._database.read(lambda transaction: upstream_ids.find_run(transaction, lane.subject_id))
+        ids = await self._database.read(
+            lambda transaction: upstream_ids.find_run(transaction, lane.subject_id)
+        )
         if ids is None:
             raise UpstreamFailure(Verdict.PARK, "UNKNOWN_RUN", "The run is not in the store.")
         return ids
@@ -233,12 +235,16 @@ def upstream_run_id(ids: RunIds) -> str:
         UpstreamFailure: it was never created there (its create is parked).
     """
     if ids.upstream_id is None:
-        raise UpstreamFailure(Verdict.PARK, "RUN_NOT_CREATED", "The workspace has refused to create this run.")
+        raise UpstreamFailure(
+            Verdict.PARK, "RUN_NOT_CREATED", "The workspace has refused to create this run."
+        )
     return ids.upstream_id
 
 
 def _metric(point: PointRow) -> UpstreamMetric:
-    return UpstreamMetric(point.key, math.nan if point.is_nan else point.value, point.timestamp_ms, point.step)
+    return UpstreamMetric(
+        point.key, math.nan if point.is_nan else point.value, point.timestamp_ms, point.step
+    )
 
 
 def _identity(metric: UpstreamMetric) -> PointIdentity:

@@ -300,7 +300,7 @@ async def test_an_upload_whose_file_was_swept_away_fails(
 
 
 @pytest.mark.parametrize("name", ["", "../../etc/passwd", "a" * 39, "A" * 40, "a" * 40 + "\n"])
-def test_only_names_of_the_spools_own_making_are_opened(spool: Spool, name: str) -> None:
+async def test_only_names_of_the_spools_own_making_are_opened(spool: Spool, name: str) -> None:
     """A damaged row cannot point outside."""
     with pytest.raises(ValueError, match="not the name"):
         spool.path_of(name)

@@ -48,6 +48,12 @@ def classify(
     [
         (400, MLFLOW, Verdict.ALREADY_APPLIED, "RESOURCE_ALREADY_EXISTS"),
         (
+            400,
+            {"error_code": "RESOURCE_ALREADY_EXISTS", "message": "name taken"},
+            Verdict.ALREADY_APPLIED,
+            "RESOURCE_ALREADY_EXISTS",
+        ),
+        (
             409,
             {"error": {"code": "UserError", "message": "x already exists."}},
             Verdict.ALREADY_APPLIED,
