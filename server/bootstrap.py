@@ -21,7 +21,6 @@ from server.api.operations import OperationRoutes
 from server.api.registry import RegistryRoutes
 from server.api.runs import RunRoutes
 from server.commit.writer import Work, Writer
-from server.database.data_folder import DataFolderError, FolderLock, require_local_disk
 from server.database.engine import Database, Transaction
 from server.database.migration import prepare_schema
 from server.domain.clock import SystemClock
@@ -152,22 +151,6 @@ class _UpstreamBytes:
             experiment, ids.upstream_id, upstream_path, offset, length
         ):
             yield chunk
-
-
-def lock_data_folder(settings: Settings) -> FolderLock | None:
-    """Hold the data folder, for SQLite; None where the database is Postgres.
-
-    Raises:
-        DataFolderError: another server holds it, or it is on a network file system.
-    """
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    if settings.database_url is not None and not settings.database_url.startswith("sqlite"):
-        return None
-    require_local_disk(settings.data_dir)
-    lock = FolderLock(settings.data_dir)
-    if not lock.acquire():
-        raise DataFolderError(f"Another server already uses {settings.data_dir.absolute()}.")
-    return lock
 
 
 async def build(settings: Settings, *, replays: bool = True) -> Server:

@@ -57,11 +57,12 @@ def serve(
 
 
 async def _serve(settings: "Settings") -> None:
-    from server.bootstrap import build, lock_data_folder
+    from server.bootstrap import build
+    from server.database.data_folder import lock_data_folder
 
     with _explained():
         _ = settings.effective_auth
-        lock = lock_data_folder(settings)
+        lock = lock_data_folder(settings.data_dir, holds_database=settings.is_sqlite)
         server = await build(settings)
     try:
         with _listen(settings.host, settings.port) as listener, _admin_socket(settings.data_dir) as admin:
@@ -82,7 +83,8 @@ async def _until_told_to_stop(server: "Server", listener: socket.socket, admin: 
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    public, private = _uvicorn(server.door), _uvicorn(server.admin_door)
+    public = _uvicorn(server.door, trusted_proxies=server.settings.trusted_proxies)
+    private = _uvicorn(server.admin_door)
     serving = [
         asyncio.create_task(public.serve(sockets=[listener])),
         asyncio.create_task(private.serve(sockets=[admin])),
@@ -94,7 +96,7 @@ async def _until_told_to_stop(server: "Server", listener: socket.socket, admin: 
     await asyncio.gather(*serving)
 
 
-def _uvicorn(application: Any) -> Any:
+def _uvicorn(application: Any, *, trusted_proxies: str = "") -> Any:
     import uvicorn
 
     class _Server(uvicorn.Server):
@@ -112,7 +114,8 @@ def _uvicorn(application: Any) -> Any:
         access_log=False,
         log_config=None,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=trusted_proxies,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
@@ -198,12 +201,12 @@ def _shown_store(settings: "Settings") -> str:
 def migrate() -> None:
     """Bring the database's schema up to date."""
     settings = _settings()
-    from server.bootstrap import lock_data_folder
+    from server.database.data_folder import lock_data_folder
     from server.database.engine import Database
     from server.database.migration import migrate as bring_up_to_date
 
     with _explained():
-        lock = lock_data_folder(settings)
+        lock = lock_data_folder(settings.data_dir, holds_database=settings.is_sqlite)
         database = Database(settings.url)
         try:
             _say(f"The database is at schema {bring_up_to_date(database)}.")
@@ -373,12 +376,11 @@ async def _client(
 ) -> "AsyncIterator[httpx.AsyncClient]":
     import httpx
 
-    from server.bootstrap import build, lock_data_folder
-    from server.database.data_folder import DataFolderError
+    from server.database.data_folder import DataFolderError, lock_data_folder
 
     base_url = "http://localhost"
     try:
-        lock = lock_data_folder(settings)
+        lock = lock_data_folder(settings.data_dir, holds_database=settings.is_sqlite)
     except DataFolderError:
         with _short_path(settings.data_dir / ADMIN_SOCKET) as short:
             transport = httpx.AsyncHTTPTransport(uds=short)
@@ -388,8 +390,10 @@ async def _client(
                 except httpx.TransportError as error:
                     _fail(f"The server on {settings.data_dir} does not answer: {error}")
         return
+    from server.bootstrap import build
+
     with _explained():
-        server = await build(settings, replays=delivers and settings.database_url is None)
+        server = await build(settings, replays=delivers and settings.is_sqlite)
     try:
         await server.start()
         in_process = httpx.ASGITransport(app=server.admin_door)

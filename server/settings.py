@@ -70,7 +70,8 @@ class Settings(BaseSettings):
     workspace: Annotated[
         str | None,
         Field(
-            description="Azure ML workspace to replay to: its tracking URI (azureml://… or https://…) or its ARM id."
+            description="Azure ML workspace to replay to: its tracking URI (azureml://… or https://…)"
+            " or its ARM id."
             " Without it everything is accepted and kept until one is configured."
         ),
     ] = None
@@ -124,6 +125,11 @@ class Settings(BaseSettings):
     def url(self) -> str:
         """The database."""
         return self.database_url or f"sqlite:///{(self.data_dir / 'mlproxy.db').absolute()}"
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the database is a file of this machine."""
+        return self.url.startswith("sqlite")
 
     @property
     def is_loopback(self) -> bool:

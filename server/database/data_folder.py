@@ -53,6 +53,22 @@ class FolderLock:
             self._descriptor = None
 
 
+def lock_data_folder(folder: Path, *, holds_database: bool) -> FolderLock | None:
+    """Hold the data folder, where it holds the database; None where that is elsewhere.
+
+    Raises:
+        DataFolderError: another server holds it, or it is on a network file system.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not holds_database:
+        return None
+    require_local_disk(folder)
+    lock = FolderLock(folder)
+    if not lock.acquire():
+        raise DataFolderError(f"Another server already uses {folder.absolute()}.")
+    return lock
+
+
 def require_local_disk(folder: Path) -> None:
     """Refuse a folder on a network file system, where SQLite's locks and flushes cannot be trusted.
 

@@ -36,6 +36,7 @@ PARENT_RUN_TAG = "mlflow.parentRunId"
 USER_TAG = "mlflow.user"
 LOG_MODEL_TAG = "mlflow.log-model.history"
 _CREATE_POSITION = 1
+_LONGEST_CREATE_TAG = 1000
 _DEFAULT_PAGE = 1000
 _LARGEST_PAGE = 50_000
 _STATUS_BY_NUMBER = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
@@ -271,13 +272,7 @@ def _create_run(
     artifact_lane = open_lane(transaction, LaneKind.RUN_ARTIFACTS, 0)
     run_pk = runs.insert(transaction, new, data_lane=data_lane, artifact_lane=artifact_lane)
     announce_experiment(transaction, experiment.experiment_id, principal)
-    append_entry(
-        transaction,
-        data_lane,
-        CreateRun(name, new.user_id, request.start_time, new.parent_run_id, all_tags),
-        principal=principal,
-        awaits=_awaited_by_create(transaction, new),
-    )
+    _append_create(transaction, new, data_lane)
     info = RunInfo(
         run_pk,
         run_id,
@@ -292,6 +287,25 @@ def _create_run(
     )
     data = messages.RunDataMessage(tags=[TagMessage(key, value) for key, value in all_tags.items()])
     return messages.RunMessage(messages.run_info_message(info), data, messages.RunInputsMessage())
+
+
+def _append_create(transaction: Transaction, new: NewRun, data_lane: int) -> None:
+    """The run's creation, and its own tags after it: one that is refused must not hold up the run."""
+    system = {key: value for key, value in new.tags if _goes_with_create(key, value)}
+    append_entry(
+        transaction,
+        data_lane,
+        CreateRun(new.name, new.user_id, new.start_time_ms, new.parent_run_id, system),
+        principal=new.principal,
+        awaits=_awaited_by_create(transaction, new),
+    )
+    for key, value in new.tags:
+        if key not in system:
+            append_entry(transaction, data_lane, SetTag(key, value), principal=new.principal)
+
+
+def _goes_with_create(key: str, value: str) -> bool:
+    return key.startswith("mlflow.") and len(value) <= _LONGEST_CREATE_TAG
 
 
 def _awaited_by_create(transaction: Transaction, new: NewRun) -> list[Awaited]:

@@ -16,8 +16,9 @@ from server.database.engine import Transaction
 from server.domain.entities import LifecycleStage, RunInfo
 from server.domain.errors import MlflowError, does_not_exist, invalid_parameter
 from server.protocol import limits
+from server.protocol.artifacts import prefix_of_uri
 from server.protocol.registry import parse_stage, parse_version, says_prompt
-from server.store import logged_models, registry, runs
+from server.store import artifacts, logged_models, registry, runs
 from server.store.logged_models import LoggedModel
 from server.store.registry import ModelVersion, RegisteredModel
 
@@ -150,7 +151,7 @@ def _resolve_artifacts(
     transaction: Transaction, source: str, run_id: str | None, model_id: str | None
 ) -> Source:
     parts = _parts(source)
-    location = f"{_ARTIFACTS}:/{'/'.join(part for part in _rest(source).split('/') if part)}"
+    location = f"{_ARTIFACTS}:/{'/'.join(map(_quoted, parts))}"
     place = _locate(transaction, parts)
     model = place.model if place else None
     if model_id and (model is None or model.model_id != model_id):
@@ -171,19 +172,20 @@ def _resolve_runs(transaction: Transaction, source: str, run_id: str | None) -> 
         _refuse_other("run_id", source)
     if run is None:
         return Source(source, None, named, None, None)
-    # What MLflow 3 calls `runs:/…/model` may be a logged model of the run.
+    model = _find_logged_model_at(transaction, run, path)
+    folder, rest = (run.artifact_uri, path) if model is None else (model.artifact_uri, path[1:])
+    location = "/".join([folder.rstrip("/"), *map(_quoted, rest)])
+    return Source(source, location, run.run_id, None, RunFiles(run.run_id, "/".join(path)))
+
+
+def _find_logged_model_at(transaction: Transaction, run: RunInfo, path: Sequence[str]) -> LoggedModel | None:
+    """What MLflow 3 calls `runs:/…/model` may be a logged model, unless the run has such files itself."""
     model = logged_models.find_by_upstream_folder(transaction, run.run_id, path[0]) if path else None
-    if model is not None and model.lifecycle_stage is LifecycleStage.ACTIVE:
-        folder, rest = model.artifact_uri, path[1:]
-    else:
-        folder, rest = run.artifact_uri, path
-    return Source(
-        source,
-        "/".join([folder.rstrip("/"), *map(_quoted, rest)]),
-        run.run_id,
-        None,
-        RunFiles(run.run_id, "/".join(path)),
-    )
+    if model is None or model.lifecycle_stage is not LifecycleStage.ACTIVE:
+        return None
+    root_id = artifacts.find_root(transaction, prefix_of_uri(run.artifact_uri) or "")
+    has_own = root_id is not None and artifacts.is_folder(transaction, root_id, path[0])
+    return None if has_own else model
 
 
 def _resolve_models(

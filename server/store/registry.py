@@ -147,7 +147,12 @@ def touch(transaction: Transaction, model_pk: int) -> None:
 
 
 def delete(transaction: Transaction, model_pk: int) -> None:
-    """Remove the model with all it has."""
+    """Remove the model with all it has. What its lane still holds belongs to no model any more."""
+    transaction.run(
+        "UPDATE lanes SET subject_id = 0"
+        " WHERE lane_id = (SELECT lane_id FROM registered_models WHERE model_pk = ?)",
+        (model_pk,),
+    )
     for table in (
         "model_version_tags",
         "model_versions",

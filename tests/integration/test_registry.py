@@ -14,7 +14,7 @@ from server.api.logged_models import LoggedModelRoutes
 from server.api.registry import RegistryRoutes
 from server.api.runs import RunRoutes
 from server.commit.writer import Work, Writer
-from server.database.engine import Database
+from server.database.engine import Database, Transaction
 from server.database.schema import metadata
 from server.domain.access import Principal, Role
 from server.domain.clock import SystemClock
@@ -37,6 +37,8 @@ from server.services.experiments import Experiments, add_default_experiment
 from server.services.logged_models import LoggedModels
 from server.services.registry import Registry
 from server.services.runs import Runs
+from server.store import artifacts
+from server.store.artifacts import ArtifactFile
 
 pytestmark = pytest.mark.asyncio
 PROMPT = {"key": "mlflow.prompt.is_prompt", "value": "true"}
@@ -221,6 +223,20 @@ async def test_upstream_names(bench: Bench) -> None:
     await bench.call("POST", "registered-models/create", name="no good name")
     created = (await bench.entries("no good name"))[0]
     assert created.name.startswith("no-good-name-")
+
+
+async def test_a_lane_does_not_pass_to_another_model(bench: Bench) -> None:
+    """What is on its way for a deleted model is never taken for the next one's."""
+    await bench.call("POST", "registered-models/create", name="a")
+    await bench.call("DELETE", "registered-models/delete", name="a")
+    await bench.call("POST", "registered-models/create", name="b")
+    subjects = await bench.database.read(
+        lambda transaction: transaction.rows(
+            "SELECT model_pk FROM lanes LEFT JOIN registered_models ON model_pk = subject_id"
+            " WHERE kind = 'registered_model' ORDER BY lanes.lane_id"
+        )
+    )
+    assert [row[0] is None for row in subjects] == [True, False]
 
 
 async def test_search_models(bench: Bench) -> None:
@@ -544,6 +560,23 @@ async def test_files_of_a_logged_model(bench: Bench) -> None:
     assert [(item.run_id, item.upstream_path) for item in entries] == [
         (run_id, path) for path in ("net", "net", "net", "net", "net/data", "net")
     ]
+
+
+async def test_files_of_a_run_beside_a_logged_model(bench: Bench) -> None:
+    """Files that a run has under the name of its logged model are the run's."""
+    run = await bench.make_run()
+    await bench.call("POST", "logged-models", experiment_id="0", name="net", source_run_id=run["run_id"])
+    file = ArtifactFile("net/MLmodel", 1, b"", b"x", None, None)
+
+    def add(transaction: Transaction) -> None:
+        prefix = run["artifact_uri"].removeprefix("mlflow-artifacts:/")
+        artifacts.put(transaction, artifacts.find_or_add_root(transaction, prefix, run_pk=1), file)
+
+    await bench.writer.commit(Work(add))
+    await bench.call("POST", "registered-models/create", name="m")
+    await bench.make_version("m", f"runs:/{run['run_id']}/net")
+    uri = await bench.call("GET", "model-versions/get-download-uri", name="m", version="1")
+    assert uri["artifact_uri"] == f"{run['artifact_uri']}/net"
 
 
 async def test_sources_of_other_logged_models(bench: Bench) -> None:

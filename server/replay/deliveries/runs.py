@@ -114,9 +114,7 @@ class RunDelivery:
         await self._remember(ids, upstream_id)
 
     async def _new_run(self, ids: RunIds, operation: CreateRun) -> NewRun:
-        parent = operation.parent_run_id
-        if parent is not None:
-            parent = await self._upstream_run(parent)
+        parent = await self._upstream_parent(operation.parent_run_id)
         return NewRun(
             run_id=ids.run_id,
             experiment_name=ids.experiment.upstream_name,
@@ -127,6 +125,15 @@ class RunDelivery:
             tags={key: await self._tag_value(key, value) for key, value in operation.tags.items()},
             user_id=operation.user_id,
         )
+
+    async def _upstream_parent(self, run_id: str | None) -> str | None:
+        """The parent's id there; none for a parent whose own creation was refused."""
+        if run_id is None:
+            return None
+        parent = await self._database.read(
+            lambda transaction: upstream_ids.find_run_by_id(transaction, run_id)
+        )
+        return run_id if parent is None else parent.upstream_id
 
     async def _choose_way(self, ids: RunIds, way: str | None, upstream_id: str | None) -> None:
         def choose(transaction: Transaction) -> None:
