@@ -72,8 +72,6 @@ class Demo:
     def run(self) -> bool:
         """Run every step; whether both ends hold the same."""
         self._check_client()
-        if self._stays:
-            self._install_ui()
         with ExitStack() as services:
             say("Starting the workspace emulator and the proxy")
             services.enter_context(self._emulator())
@@ -95,13 +93,6 @@ class Demo:
             raise DemoError(f"the client must have no Azure package, it has {', '.join(azure)}")
         shown = ", ".join(f"{name} {packages[name]}" for name in ("mlflow", "scikit-learn", "matplotlib"))
         print(f"  {len(packages)} packages: {shown}, …; none of them azure-*", flush=True)
-
-    def _install_ui(self) -> None:
-        say("Fetching the stock MLflow UI")
-        try:
-            self._mlproxy("ui", "install")
-        except DemoError as error:
-            print(f"  The demo goes on without the UI at /: {error}", flush=True)
 
     @contextmanager
     def _emulator(self) -> Iterator[None]:

@@ -19,6 +19,8 @@ from server.domain.errors import ErrorCode, MlflowError
 from server.protocol.wire import Decoder, encode
 
 MLFLOW_2 = ("/api/2.0/mlflow", "/ajax-api/2.0/mlflow")
+# clients of 1.x
+MLFLOW_AND_PREVIEW = (*MLFLOW_2, "/api/2.0/preview/mlflow")
 MLFLOW_3 = ("/api/3.0/mlflow", "/ajax-api/3.0/mlflow")
 _EMPTY = b"{}"
 _MAX_BODY_BYTES = 32 * 1024 * 1024

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from server.api.endpoints import MLFLOW_2, Call, Endpoint, Handler, json_routes
+from server.api.endpoints import MLFLOW_AND_PREVIEW, Call, Endpoint, Handler, json_routes
 from server.domain.access import Permission
 from server.protocol import experiments as messages
 from server.protocol import paging
@@ -42,7 +42,7 @@ class ExperimentRoutes:
                 handler,
                 permission=permission,
                 message=message,
-                prefixes=MLFLOW_2,
+                prefixes=MLFLOW_AND_PREVIEW,
             )
         ]
 
@@ -78,7 +78,8 @@ class ExperimentRoutes:
         return messages.ExperimentsAnswer([messages.experiment_message(item) for item in page.items], token)
 
     async def _update(self, call: Call, request: messages.UpdateExperimentRequest) -> None:
-        await self._experiments.rename(require("experiment_id", request.experiment_id), request.new_name)
+        experiment_id = require("experiment_id", request.experiment_id)
+        await self._experiments.rename(experiment_id, require("new_name", request.new_name))
 
     async def _delete(self, call: Call, request: messages.ExperimentRequest) -> None:
         await self._experiments.delete(require("experiment_id", request.experiment_id), call.user)

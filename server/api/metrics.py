@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from server.api.endpoints import Call, Endpoint, Handler, json_routes
+from server.api.endpoints import MLFLOW_AND_PREVIEW, Call, Endpoint, Handler, json_routes
 from server.domain.access import Permission
 from server.protocol import metrics as messages
 from server.services.metrics import Metrics
@@ -30,13 +30,20 @@ class MetricRoutes:
         return [
             route
             for method, path, handler, message in table
-            for route in json_routes(method, path, handler, permission=Permission.READ, message=message)
+            for route in json_routes(
+                method,
+                path,
+                handler,
+                permission=Permission.READ,
+                message=message,
+                prefixes=MLFLOW_AND_PREVIEW,
+            )
         ]
 
     async def _history(self, call: Call, request: messages.MetricHistoryRequest) -> messages.MetricsAnswer:
         return await self._metrics.history(request)
 
-    async def _bulk(self, call: Call, request: messages.MetricHistoryBulkRequest) -> messages.MetricsAnswer:
+    async def _bulk(self, call: Call, request: messages.MetricHistoryBulkRequest) -> messages.BulkMetricsAnswer:
         return await self._metrics.history_bulk(request)
 
     async def _interval(

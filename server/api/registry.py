@@ -2,14 +2,11 @@
 
 from typing import Any
 
-from server.api.endpoints import MLFLOW_2, Call, Endpoint, Handler, json_routes
+from server.api.endpoints import MLFLOW_AND_PREVIEW, Call, Endpoint, Handler, json_routes
 from server.domain.access import Permission
 from server.protocol import registry as messages
 from server.protocol.wire import require
 from server.services.registry import Registry
-
-# Clients of 1.x call the registry under a prefix of its own.
-_PREFIXES = (*MLFLOW_2, "/api/2.0/preview/mlflow")
 
 
 class RegistryRoutes:
@@ -51,7 +48,7 @@ class RegistryRoutes:
             route
             for method, path, handler, permission, message in table
             for route in json_routes(
-                method, path, handler, permission=permission, message=message, prefixes=_PREFIXES
+                method, path, handler, permission=permission, message=message, prefixes=MLFLOW_AND_PREVIEW
             )
         ]
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from server.api.endpoints import Call, Endpoint, Handler, json_routes
+from server.api.endpoints import MLFLOW_AND_PREVIEW, Call, Endpoint, Handler, json_routes
 from server.domain.access import Permission
 from server.protocol import runs as messages
 from server.services.runs import Runs
@@ -36,7 +36,14 @@ class RunRoutes:
         return [
             route
             for method, name, handler, permission, message in table
-            for route in json_routes(method, f"/runs/{name}", handler, permission=permission, message=message)
+            for route in json_routes(
+                method,
+                f"/runs/{name}",
+                handler,
+                permission=permission,
+                message=message,
+                prefixes=MLFLOW_AND_PREVIEW,
+            )
         ]
 
     async def _create(self, call: Call, request: messages.CreateRunRequest) -> messages.RunAnswer:

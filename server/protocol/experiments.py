@@ -59,7 +59,7 @@ class SearchExperimentsRequest(Request):
     page_token: str | None = None
     filter: str | None = None
     order_by: list[str] = []
-    view_type: str | None = None
+    view_type: str | int | None = None
 
 
 class ExperimentMessage(msgspec.Struct, omit_defaults=True):

@@ -199,8 +199,7 @@ def check_page_size(max_results: int | None, *, default: int, largest: int) -> i
         return default
     if max_results < 1:
         raise invalid_parameter(
-            f"Invalid value {max_results} for parameter 'max_results' supplied. It must be a"
-            " positive integer."
+            f"Invalid value {max_results} for parameter 'max_results' supplied. It must be a positive integer"
         )
     if max_results > largest:
         raise invalid_parameter(

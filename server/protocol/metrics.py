@@ -39,6 +39,12 @@ class MetricsAnswer(msgspec.Struct, omit_defaults=True):
     next_page_token: str | None = None
 
 
+class BulkMetricsAnswer(msgspec.Struct):
+    """metrics/get-history-bulk, which always has its list."""
+
+    metrics: list[MetricAnswer]
+
+
 class SearchDatasetsRequest(Request):
     """experiments/search-datasets."""
 

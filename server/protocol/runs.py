@@ -116,7 +116,7 @@ class SearchRunsRequest(Request):
 
     experiment_ids: list[str] = []
     filter: str | None = None
-    run_view_type: str | None = None
+    run_view_type: str | int | None = None
     max_results: int | None = None
     order_by: list[str] = []
     page_token: str | None = None
@@ -304,6 +304,17 @@ def parse_param(message: ParamMessage | LogParamRequest, prefix: str = "") -> tu
         raise missing_parameter(f"{prefix}key")
     limits.check_key(message.key, f"{prefix}key", length_name="Param key")
     value = (message.value or "")[: limits.PARAM_VALUE]
+    limits.check_text(f"{prefix}value", value)
+    return message.key, value
+
+
+def parse_tag_at_create(message: RunTagMessage, prefix: str) -> tuple[str, str]:
+    """A tag that a run is created with: a stock server does not judge its characters there."""
+    if not message.key:
+        raise missing_parameter(f"{prefix}key")
+    limits.check_length(f"{prefix}key", limits.ENTITY_KEY, message.key)
+    limits.check_text(f"{prefix}key", message.key)
+    value = (message.value or "")[: limits.TAG_VALUE]
     limits.check_text(f"{prefix}value", value)
     return message.key, value
 

@@ -1,7 +1,8 @@
 """From bytes to messages and back, with MLflow's words when they do not fit.
 
 A message is a `msgspec.Struct`. Unknown fields are ignored and numbers may come as strings, as a
-stock server takes them. A JSON string that holds JSON is accepted (clients of 1.x send it).
+stock server takes them. A JSON string that holds JSON is accepted (clients of 1.x send it), and
+a field that is null counts as absent.
 """
 
 import re
@@ -74,17 +75,28 @@ class Decoder:
         try:
             return self._decoder.decode(body)
         except msgspec.ValidationError as error:
-            raise _explain(error, body) from error
+            return self._without_nulls(body, error)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise invalid_parameter(f"The request body is not valid JSON: {error}") from error
 
+    def _without_nulls(self, body: bytes, error: msgspec.ValidationError) -> Any:
+        """The message once more, without its fields that are null."""
+        fields = msgspec.json.decode(body)
+        stripped = _strip_nulls(fields)
+        if stripped == fields:
+            raise _explain(error, body) from error
+        try:
+            return msgspec.convert(stripped, self.message_type, strict=False)
+        except msgspec.ValidationError as other:
+            raise _explain(other, _encoder.encode(stripped)) from other
+
     def from_query(self, query: str) -> Any:
-        """The message in a query string; a repeated key is a list."""
+        """The message in a query string; a repeated key is a list, or counts once."""
         try:
             pairs = parse_qs(query, keep_blank_values=True, max_num_fields=_MAX_QUERY_FIELDS)
         except ValueError as error:
             raise invalid_parameter("The query string has too many fields.") from error
-        fields = {key: values if key in self._lists else values[-1] for key, values in pairs.items()}
+        fields = {key: values if key in self._lists else values[0] for key, values in pairs.items()}
         try:
             return msgspec.convert(fields, self.message_type, strict=False)
         except msgspec.ValidationError as error:
@@ -100,6 +112,14 @@ def _list_fields(message_type: type[Any]) -> frozenset[str]:
     return frozenset(
         field.encode_name for field in msgspec.structs.fields(message_type) if "list" in str(field.type)
     )
+
+
+def _strip_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _strip_nulls(field) for key, field in value.items() if field is not None}
+    if isinstance(value, list):
+        return [_strip_nulls(item) for item in value]
+    return value
 
 
 def _unwrap(body: bytes) -> bytes:
@@ -122,7 +142,7 @@ def _explain(error: msgspec.ValidationError, body: bytes) -> MlflowError:
         return missing_parameter(path or "body")
     shown = msgspec.json.encode(value).decode()[:200]
     hint = f"Hint: Value was of type '{type(value).__name__}'."
-    return invalid_parameter(f"Invalid value {shown} for parameter '{path}' supplied: {hint} {_SEE_DOCS}")
+    return invalid_parameter(f"Invalid value {shown} for parameter '{path}' supplied:  {hint} {_SEE_DOCS}")
 
 
 def _value_at(body: bytes, path: str) -> Any:

@@ -239,13 +239,17 @@ class Artifacts:
             raise does_not_exist(f"The bytes of artifact '{found.file.path}' are not here any more.")
         if self._upstream is None:
             raise _only_in_the_workspace(path, "no workspace is configured")
+        is_missing = length != 0
         try:
             async for chunk in self._upstream.open_read(run.run_id, path, offset, length):
+                is_missing = False
                 yield chunk
         except UpstreamFailure as failure:
             if failure.is_missing:
                 raise does_not_exist(f"The workspace does not have artifact '{path}' any more.") from failure
             raise _only_in_the_workspace(path, "the workspace cannot be read now") from failure
+        if is_missing:
+            raise _only_in_the_workspace(path, "the workspace gave none of them")
 
 
 def _only_in_the_workspace(path: str, why: str) -> MlflowError:

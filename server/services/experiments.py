@@ -103,10 +103,8 @@ class Experiments:
 
         return await self._database.read(find)
 
-    async def rename(self, experiment_id: str, new_name: str | None) -> None:
+    async def rename(self, experiment_id: str, new_name: str) -> None:
         """Rename here; the workspace cannot rename, so the name there stays as it was."""
-        if new_name is None:
-            return
         checked = limits.check_experiment_name(new_name)
 
         def apply(transaction: Transaction) -> None:

@@ -51,7 +51,7 @@ class Metrics:
 
         return await self._database.read(find)
 
-    async def history_bulk(self, request: messages.MetricHistoryBulkRequest) -> messages.MetricsAnswer:
+    async def history_bulk(self, request: messages.MetricHistoryBulkRequest) -> messages.BulkMetricsAnswer:
         """The points of one metric in several runs."""
         if not request.run_id:
             raise invalid_parameter("GetMetricHistoryBulk request must specify at least one run_id.")
@@ -61,14 +61,14 @@ class Metrics:
         key = request.metric_key
         limit = _HISTORY_PAGE if request.max_results is None else min(request.max_results, _HISTORY_PAGE)
 
-        def find(transaction: Transaction) -> messages.MetricsAnswer:
+        def find(transaction: Transaction) -> messages.BulkMetricsAnswer:
             pks = runs.find_pks(transaction, request.run_id)
             answers: list[MetricAnswer] = []
             for run_id in sorted(pks):
                 room = max(limit - len(answers), 0)
                 points = metrics.list_points(transaction, pks[run_id], key, offset=0, limit=room)
                 answers.extend(_with_run(key, point, run_id) for point in points)
-            return messages.MetricsAnswer(answers)
+            return messages.BulkMetricsAnswer(answers)
 
         return await self._database.read(find)
 
@@ -88,7 +88,9 @@ class Metrics:
         def find(transaction: Transaction) -> messages.MetricsAnswer:
             answers: list[MetricAnswer] = []
             for run_id in request.run_ids:
-                run_pk = get_run(transaction, run_id).run_pk
+                run_pk = _find_run_pk(transaction, run_id)
+                if run_pk is None:
+                    continue
                 points = metrics.sample_points(transaction, run_pk, key, most=most, steps=steps)
                 answers.extend(_with_run(key, point, run_id) for point in points)
             return messages.MetricsAnswer(answers)

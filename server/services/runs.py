@@ -39,6 +39,7 @@ _CREATE_POSITION = 1
 _LONGEST_CREATE_TAG = 1000
 _DEFAULT_PAGE = 1000
 _LARGEST_PAGE = 50_000
+_VIEW_BY_NUMBER = {1: "ACTIVE_ONLY", 2: "DELETED_ONLY", 3: "ALL"}
 _STATUS_BY_NUMBER = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
 
 
@@ -53,7 +54,9 @@ class Runs:
 
     async def create(self, request: messages.CreateRunRequest, principal: str | None) -> messages.RunMessage:
         """Make a run under an id of our own, which is also its id in the workspace."""
-        tags = dict(messages.parse_tag(tag, f"tags[{index}].") for index, tag in enumerate(request.tags))
+        tags = dict(
+            messages.parse_tag_at_create(tag, f"tags[{index}].") for index, tag in enumerate(request.tags)
+        )
         name = _run_name(request.run_name, tags)
         limits.check_int64("start_time", request.start_time)
 
@@ -139,10 +142,11 @@ class Runs:
         self, request: messages.LogMetricRequest, principal: str | None, size_bytes: int
     ) -> None:
         """Log one point."""
+        run_id = request.named_run
         metric = messages.parse_metric(request)
         await self._writer.commit_run_write(
             RunWrite(
-                request.named_run,
+                run_id,
                 metrics=(metric,),
                 model_metrics=_model_metrics([(request, metric)]),
                 principal=principal,
@@ -152,26 +156,27 @@ class Runs:
 
     async def log_param(self, request: messages.LogParamRequest, principal: str | None) -> None:
         """Log one param."""
-        param = messages.parse_param(request)
-        await self._writer.commit_run_write(RunWrite(request.named_run, params=(param,), principal=principal))
+        run_id, param = request.named_run, messages.parse_param(request)
+        await self._writer.commit_run_write(RunWrite(run_id, params=(param,), principal=principal))
 
     async def set_tag(self, request: messages.SetTagRequest, principal: str | None) -> None:
         """Set one tag."""
-        tag = messages.parse_tag(request)
-        await self._writer.commit_run_write(RunWrite(request.named_run, tags=(tag,), principal=principal))
+        run_id, tag = request.named_run, messages.parse_tag(request)
+        await self._writer.commit_run_write(RunWrite(run_id, tags=(tag,), principal=principal))
 
     async def delete_tag(self, request: messages.DeleteTagRequest, principal: str | None) -> None:
         """Delete one tag."""
+        run_id = request.named_run
         if not request.key:
             raise missing_parameter("key")
-        await self._writer.commit_run_write(
-            RunWrite(request.named_run, deleted_tag=request.key, principal=principal)
-        )
+        await self._writer.commit_run_write(RunWrite(run_id, deleted_tag=request.key, principal=principal))
 
     async def log_batch(
         self, request: messages.LogBatchRequest, principal: str | None, size_bytes: int
     ) -> None:
         """Log metrics, params and tags, all or none."""
+        run_id = request.named_run
+        limits.check_run_id(run_id)
         limits.check_batch(len(request.metrics), len(request.params), len(request.tags))
         points = [
             messages.parse_metric(item, f"metrics[{index}].") for index, item in enumerate(request.metrics)
@@ -183,7 +188,7 @@ class Runs:
         limits.check_unique_params([key for key, _ in params])
         await self._writer.commit_run_write(
             RunWrite(
-                request.named_run,
+                run_id,
                 metrics=points,
                 model_metrics=_model_metrics(list(zip(request.metrics, points, strict=True))),
                 params=params,
@@ -196,8 +201,8 @@ class Runs:
 
     async def log_model(self, request: messages.LogModelRequest, principal: str | None) -> None:
         """Add a model to the run's history tag, as clients before 3.0 do with each `log_model`."""
-        model = _parse_model(request.model_json)
         run_id = request.named_run
+        model = _parse_model(request.model_json)
 
         def apply(transaction: Transaction) -> None:
             lanes = get_run_lanes(transaction, run_id)
@@ -381,14 +386,10 @@ def _dataset_message(item: datasets.DatasetInput) -> messages.DatasetInputMessag
 # --- parsing --------------------------------------------------------------------------------
 
 
-def parse_view(text: str | None) -> ViewType:
-    """The view type in a request; active things only when it is absent."""
-    if not text:
-        return ViewType.ACTIVE_ONLY
-    try:
-        return ViewType(text)
-    except ValueError:
-        return ViewType.ACTIVE_ONLY
+def parse_view(view: str | int | None) -> ViewType:
+    """The view type in a request; active things only when it is absent or unknown, as on a stock server."""
+    name = _VIEW_BY_NUMBER.get(view) if isinstance(view, int) else view
+    return ViewType.__members__.get(name or "", ViewType.ACTIVE_ONLY)
 
 
 def _status(value: str | int | None) -> str | None:
@@ -418,7 +419,7 @@ def _parse_model(text: str | None) -> dict[str, Any]:
     try:
         model = json.loads(text)
     except ValueError as error:
-        raise invalid_parameter(f"Malformed model info. \n {text[:500]} \n is not valid JSON.") from error
+        raise invalid_parameter(f"Malformed model info. \n {text[:500]} \n is not a valid JSON.") from error
     if not isinstance(model, dict):
         raise invalid_parameter("Malformed model info. It must be a JSON object.")
     missing = [key for key in ("artifact_path", "flavors", "utc_time_created", "run_id") if key not in model]

@@ -7,6 +7,7 @@ except for ids, times that the client library chose, and the bytes of files that
 """
 
 import hashlib
+import importlib.metadata
 import json
 import math
 import sys
@@ -108,7 +109,7 @@ def main(record_file: Path) -> None:
         json.dumps(
             {
                 "mlflow": mlflow.__version__,
-                "azure_modules": sorted(name for name in sys.modules if name.partition(".")[0] == "azure"),
+                "packages": sorted(found.name.lower() for found in importlib.metadata.distributions()),
                 "started_ms": started_ms,
                 "ended_ms": int(time.time() * 1000),
                 "experiment": EXPERIMENT,
@@ -129,7 +130,6 @@ def log_values(run: Recorder) -> None:
     run.metric("odd", math.nan, 0)
     run.metric("odd", math.inf, 1)
     run.metric("odd", -math.inf, 2)
-    run.metric("odd", -0.0, 3)
     run.metric("odd", 5e-324, 4)
     run.metric("odd", 123456789.123456789, -5)
     run.tag("stage", "end")
@@ -150,9 +150,7 @@ def log_files(run: Recorder) -> None:
     run.file("notes.txt", "zweite Fassung".encode())
     mlflow.log_table(pd.DataFrame({"in": ["q"], "out": ["a"]}), "table.json")
     run.downloaded_file("table.json")
-    for name in set(client_tags(run.run_id)) - set(run.document["tags"]):
-        if name == "mlflow.loggedArtifacts":
-            run.document["tags"][name] = client_tags(run.run_id)[name]
+    run.document["tags"]["mlflow.loggedArtifacts"] = '[{"path": "table.json", "type": "table"}]'
     with tempfile.TemporaryDirectory() as folder:
         contents = {
             "empty.txt": b"",
@@ -166,10 +164,6 @@ def log_files(run: Recorder) -> None:
             path.write_bytes(content)
             run.file(f"report/{name}", content)
         mlflow.log_artifacts(folder, "report")
-
-
-def client_tags(run_id: str) -> dict[str, str]:
-    return dict(MlflowClient().get_run(run_id).data.tags)
 
 
 def log_model(run: Recorder) -> dict[str, Any]:
@@ -194,7 +188,7 @@ def log_model(run: Recorder) -> dict[str, Any]:
     files = {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.name != "registered_model_meta"  # written by the download itself
     }
     return {"name": MODEL_NAME, "version": version, "files": files}
 

@@ -211,7 +211,9 @@ async def serving(
         *json_routes("POST", "/logged-models/search", _no_models, permission=Permission.READ),
     ]
     door = Door(FastAPI(), routes=routes, authenticator=Keys(), allowed_hosts=frozenset({"127.0.0.1"}))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    # asyncio turns Nagle's algorithm off only for a socket that says that it is TCP.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(door, http="httptools", lifespan="off", log_level="warning")
         server = uvicorn.Server(config)
         running = asyncio.create_task(server.serve(sockets=[listener]))
@@ -412,7 +414,7 @@ async def test_what_is_not_there_is_not_found(served_on_sqlite: Served) -> None:
         ("bytes=0-0", 0, 1),
         ("bytes=0-99999999999", 0, None),
         ("bytes=100-199", 100, 200),
-        ("bytes=299990-", 299_990, None),
+        ("bytes=59990-", 59_990, None),
         ("bytes=-7", -7, None),
         ("bytes=-999999999", 0, None),
     ],
@@ -424,11 +426,7 @@ async def test_one_range_is_answered_with_its_part(
     """Wherever the bytes are."""
     served = served_on_sqlite
     run_id, root = await served.run()
-    content = LARGE if kept != "inline" else b""
-    if kept == "inline":
-        content = LARGE[:60_000] if start < 60_000 else b""
-    if not content:
-        pytest.skip("the range lies beyond what is kept inline")
+    content = LARGE[:60_000] if kept == "inline" else LARGE
     await served.put(f"{root}/f", content)
     if kept == "upstream":
         await served.deliver(run_id)
@@ -906,6 +904,17 @@ async def test_a_failing_workspace_is_our_affair(
     answer = await served_on_sqlite.get(f"{root}/f")
     assert answer.status_code == status
     assert ("retry-after" in answer.headers) is (status == 503)
+
+
+async def test_a_workspace_that_gives_nothing_is_not_taken_for_an_empty_file(
+    served_on_sqlite: Served,
+) -> None:
+    """No answer is begun that could not be finished."""
+    run_id, root = await served_on_sqlite.run()
+    await served_on_sqlite.put(f"{root}/f", LARGE)
+    await served_on_sqlite.deliver(run_id)
+    served_on_sqlite.workspace.files[run_id, "f"] = b""
+    assert (await served_on_sqlite.get(f"{root}/f")).status_code == 503
 
 
 async def test_without_a_workspace_delivered_bytes_wait(tmp_path: Path) -> None:

@@ -111,6 +111,10 @@ class EmulatorProcess:
             raise EmulatorError("not running")
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
     def environment(self) -> dict[str, str]:
         """What azure-identity needs to get a token here: a managed identity."""
         return {"IDENTITY_ENDPOINT": f"{self.http_url}/msi/token", "IDENTITY_HEADER": "emulator"}

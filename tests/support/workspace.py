@@ -1,7 +1,7 @@
 """What the workspace holds, in a form that tests can compare with what clients logged.
 
 A metric point is `(key, step, timestamp in ms, text of the value)`: text, because NaN does not equal
-itself and `-0.0` equals `0.0`. Infinite values arrive as the largest double: MLflow stores them so.
+itself. Infinite values arrive as the largest double: MLflow stores them so.
 """
 
 import time
