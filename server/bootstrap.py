@@ -24,6 +24,7 @@ from server.commit.writer import Work, Writer
 from server.database.engine import Database, Transaction
 from server.database.migration import prepare_schema
 from server.domain.clock import SystemClock
+from server.domain.verdicts import Verdict
 from server.journal.lanes import LaneKind
 from server.protocol import operations as messages
 from server.replay.deliveries.artifacts import ArtifactDelivery
@@ -60,6 +61,7 @@ from server.upstream.runs import UpstreamRuns
 from server.upstream.workspace import ArmWorkspaceId, WorkspaceAddress, parse_workspace, resolve
 
 _LEAST_FREE_BYTES = 256 * 1024 * 1024
+_SWEEP_GRACE_SECONDS = 900
 _INSTALLATION = "installation"
 
 
@@ -145,7 +147,7 @@ class _UpstreamBytes:
     ) -> AsyncIterator[bytes]:
         ids = await self._database.read(lambda transaction: upstream_ids.find_run_by_id(transaction, run_id))
         if ids is None or ids.upstream_id is None:
-            return
+            raise UpstreamFailure(Verdict.PARK, "RUN_NOT_CREATED", "The run is not in the workspace.")
         experiment = ids.experiment.upstream_id or ids.experiment.upstream_name
         async for chunk in self._artifacts.open_read(
             experiment, ids.upstream_id, upstream_path, offset, length
@@ -173,7 +175,10 @@ async def build(settings: Settings, *, replays: bool = True) -> Server:
     try:
         await writer.commit(Work(_prepare_store, alone=True))
         spool = Spool(settings.data_dir / "spool", settings.max_spool_bytes)
-        await spool.sweep(await database.read(artifact_rows.list_spool_names))
+        stops.append(_closing(spool))
+        known = await database.read(artifact_rows.list_spool_names)
+        # Elsewhere another replica may hold a file whose row it has not committed yet.
+        await spool.sweep(known, grace_seconds=0 if settings.is_sqlite else _SWEEP_GRACE_SECONDS)
         upstream = await _build_upstream(settings, database, writer, telemetry, stops)
     except BaseException:
         for stop in reversed(stops):
@@ -438,8 +443,8 @@ def _starting(supervisor: Supervisor) -> Callable[[], Awaitable[None]]:
     return start
 
 
-def _closing(database: Database) -> Callable[[], Awaitable[None]]:
+def _closing(part: Database | Spool) -> Callable[[], Awaitable[None]]:
     async def close() -> None:
-        database.close()
+        part.close()
 
     return close

@@ -124,14 +124,25 @@ def _uvicorn(application: Any, *, trusted_proxies: str = "") -> Any:
 
 @contextmanager
 def _listen(host: str, port: int) -> "Iterator[socket.socket]":
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=2048)
+        listener = _open_listener(host, port)
     except OSError as error:
         _fail(f"Cannot listen on {host}:{port}: {error.strerror}. Set MLPROXY_PORT to another port.")
     with listener:
         listener.setblocking(False)
         yield listener
+
+
+def _open_listener(host: str, port: int) -> socket.socket:
+    # Named as TCP, or some event loops leave Nagle's algorithm on: 40 ms a call (uvicorn#3149).
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(address)
+    listener.listen(2048)
+    return listener
 
 
 @contextmanager

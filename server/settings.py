@@ -189,3 +189,32 @@ def load_settings(**overrides: object) -> Settings:
             for problem in error.errors()
         )
         raise SettingsError(problems) from error
+
+
+def render_reference() -> str:
+    """The settings as a Markdown page; `docs/settings.md` is exactly this (`make docs`)."""
+    lines = [
+        "# Settings",
+        "",
+        "Read once, at start, from the environment. An unknown `MLPROXY_` name is refused. This page is made",
+        "from the settings' own definitions: `make docs`.",
+        "",
+        "| setting | default | |",
+        "|---|---|---|",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        shown = "" if default is None else getattr(default, "value", default)
+        if isinstance(default, bool):
+            shown = str(default).lower()
+        lines.append(
+            f"| `{_PREFIX}{name.upper()}` | {f'`{shown}`' if shown != '' else 'none'} | {field.description} |"
+        )
+    lines += [
+        "",
+        "The identity towards Azure takes its details from azure-identity's own variables (`AZURE_TENANT_ID`,",
+        "`AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET`, `IDENTITY_ENDPOINT`, …). TLS trust follows `SSL_CERT_FILE` or",
+        "`REQUESTS_CA_BUNDLE`, outbound proxies the usual `HTTPS_PROXY` and `NO_PROXY`.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "0001"
 down_revision = None
@@ -28,7 +29,9 @@ def upgrade() -> None:
     op.create_table(
         "artifact_roots",
         sa.Column("root_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("prefix", sa.Text(), nullable=False),
+        sa.Column(
+            "prefix", sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql"), nullable=False
+        ),
         sa.Column("run_pk", sa.BigInteger(), nullable=True),
         sa.Column("model_pk", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("root_id", name=op.f("pk_artifact_roots")),
@@ -40,7 +43,9 @@ def upgrade() -> None:
     op.create_table(
         "artifacts",
         sa.Column("root_id", sa.BigInteger(), nullable=False),
-        sa.Column("path", sa.Text(), nullable=False),
+        sa.Column(
+            "path", sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql"), nullable=False
+        ),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("md5", sa.LargeBinary(), nullable=False),
         sa.Column("content", sa.LargeBinary(), nullable=True),

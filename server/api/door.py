@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="mlproxy", charset="UTF-8"'}
 _FORBIDDEN_IN_RAW_PATH = (b"%2f", b"%5c", b"%00", b"\\", b";")
+# Artifact names may hold what other paths may not; their own rules judge the decoded name.
+_ARTIFACT_PATHS = ("/api/2.0/mlflow-artifacts/", "/ajax-api/2.0/mlflow-artifacts/")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -106,8 +108,8 @@ class Door:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = scope["headers"]
         self._check_host(headers)
-        _check_path(scope)
         self._strip_prefix(scope)
+        _check_path(scope)
         _check_origin(scope, headers)
         route, child_scope = self._table.find(scope)
         permission = permission_of(route) if route is not None else None
@@ -188,18 +190,13 @@ def _check_path(scope: Scope) -> None:
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     raw = raw.split(b"?", 1)[0]
     lower = raw.lower()
-    if any(part in lower for part in _FORBIDDEN_IN_RAW_PATH) and not _is_artifact_path(scope["path"]):
+    path: str = scope["path"]
+    if any(part in lower for part in _FORBIDDEN_IN_RAW_PATH) and not path.startswith(_ARTIFACT_PATHS):
         raise _bad_path()
-    segments = scope["path"].split("/")
-    if any(segment in (".", "..") for segment in segments):
-        raise MlflowError(ErrorCode.INVALID_PARAMETER_VALUE, "Invalid path")
-    if "//" in scope["path"] or any(unquote(segment) in (".", "..") for segment in segments):
+    if "//" in path or any(unquote(segment) in (".", "..") for segment in path.split("/")):
         raise _bad_path()
-
-
-def _is_artifact_path(path: str) -> bool:
-    # Artifact names may hold what other paths may not; their own rules judge the decoded name.
-    return "/mlflow-artifacts/" in path
+    if any(character < " " or character == "\x7f" for character in path):
+        raise _bad_path()
 
 
 def _bad_path() -> MlflowError:

@@ -43,7 +43,9 @@ class MetricRoutes:
     async def _history(self, call: Call, request: messages.MetricHistoryRequest) -> messages.MetricsAnswer:
         return await self._metrics.history(request)
 
-    async def _bulk(self, call: Call, request: messages.MetricHistoryBulkRequest) -> messages.BulkMetricsAnswer:
+    async def _bulk(
+        self, call: Call, request: messages.MetricHistoryBulkRequest
+    ) -> messages.BulkMetricsAnswer:
         return await self._metrics.history_bulk(request)
 
     async def _interval(

@@ -24,6 +24,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.dialects import postgresql
 
 metadata = MetaData(
     naming_convention={
@@ -35,6 +36,8 @@ metadata = MetaData(
 )
 
 # SQLite gives out row ids only for a column that is exactly INTEGER PRIMARY KEY.
+# Paths compare by their bytes in both databases, so that a folder is a range of keys.
+_Path = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
 _Id = BigInteger().with_variant(Integer, "sqlite")
 # Rows live in the key's own tree: one write for each, and neighbours in key order lie together.
 _clustered: dict[str, Any] = {"sqlite_with_rowid": False}
@@ -344,7 +347,7 @@ artifact_roots = Table(
     "artifact_roots",
     metadata,
     Column("root_id", _Id, primary_key=True),
-    Column("prefix", Text, nullable=False, unique=True),
+    Column("prefix", _Path, nullable=False, unique=True),
     Column("run_pk", BigInteger, index=True),
     Column("model_pk", BigInteger, index=True),
     comment="The folder of one run, logged model or anything else; prefix without outer slashes.",
@@ -354,7 +357,7 @@ artifacts = Table(
     "artifacts",
     metadata,
     Column("root_id", BigInteger, primary_key=True),
-    Column("path", Text, primary_key=True),
+    Column("path", _Path, primary_key=True),
     Column("size_bytes", BigInteger, nullable=False),
     Column("md5", LargeBinary, nullable=False),
     Column("content", LargeBinary),

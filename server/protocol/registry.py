@@ -1,5 +1,7 @@
 """Wire messages about registered models and their versions."""
 
+import re
+
 import msgspec
 
 from server.domain.errors import invalid_parameter
@@ -13,6 +15,7 @@ STAGES = (NO_STAGE, "Staging", "Production", "Archived")
 ACTIVE_STAGES = ("Staging", "Production")
 _STAGE_BY_LOWER = {stage.lower(): stage for stage in STAGES}
 _LARGEST_VERSION = 2**31 - 1
+_RESERVED_ALIAS = re.compile(r"latest|v[0-9]+", re.IGNORECASE)
 
 
 class CreateRegisteredModelRequest(Request):
@@ -195,6 +198,16 @@ def parse_stage(text: str) -> str:
             f"Invalid Model Version stage: {text}. Value must be one of {', '.join(STAGES)}."
         )
     return stage
+
+
+def check_alias_reference(alias: str) -> None:
+    """An alias that is read or deleted: like one that is set, or one of those that are reserved.
+
+    Raises:
+        MlflowError: there can be no such alias.
+    """
+    if not _RESERVED_ALIAS.fullmatch(alias):
+        limits.check_alias(alias)
 
 
 def parse_version(text: str) -> int:

@@ -12,6 +12,7 @@ from server.journal.entries import append_entry
 from server.journal.lanes import LaneKind, list_pending_lanes, open_lane
 from server.protocol import limits, paging
 from server.protocol import search as grammar
+from server.protocol.artifacts import checked_folder
 from server.services.identity import (
     DEFAULT_EXPERIMENT_ID,
     get_experiment,
@@ -259,3 +260,8 @@ def _check_location(location: str | None) -> None:
             " leave the location out, or give one that begins with 'mlflow-artifacts:/'."
         )
     limits.check_length("artifact_location", limits.ARTIFACT_LOCATION, location)
+    if location:
+        path = location.removeprefix("mlflow-artifacts:").strip("/")
+        if any(character in path for character in "%#?\\"):
+            raise invalid_parameter(f"Invalid artifact_location '{location}': it holds one of '%#?\\'.")
+        checked_folder(path)

@@ -203,7 +203,7 @@ class Registry:
 
     async def delete_alias(self, name: str, alias: str) -> None:
         """Delete an alias, if it is there."""
-        limits.check_text("alias", alias)
+        messages.check_alias_reference(alias)
         await self._change_model(
             name, lambda transaction, model: registry.delete_alias(transaction, model.model_pk, alias)
         )

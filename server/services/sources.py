@@ -17,7 +17,7 @@ from server.domain.entities import LifecycleStage, RunInfo
 from server.domain.errors import MlflowError, does_not_exist, invalid_parameter
 from server.protocol import limits
 from server.protocol.artifacts import prefix_of_uri
-from server.protocol.registry import parse_stage, parse_version, says_prompt
+from server.protocol.registry import check_alias_reference, parse_stage, parse_version, says_prompt
 from server.store import artifacts, logged_models, registry, runs
 from server.store.logged_models import LoggedModel
 from server.store.registry import ModelVersion, RegisteredModel
@@ -313,7 +313,7 @@ def get_version_by_alias(transaction: Transaction, model: RegisteredModel, alias
     """
     if alias.lower() == "latest":
         return get_latest_version(transaction, model, None)
-    limits.check_text("alias", alias)
+    check_alias_reference(alias)
     number = registry.find_alias(transaction, model.model_pk, alias)
     if number is None:
         raise invalid_parameter(f"Registered model alias {alias} not found.")

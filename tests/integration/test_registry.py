@@ -382,6 +382,9 @@ async def test_aliases(bench: Bench) -> None:
     assert (await bench.call("GET", path, name="m", alias="latest"))["model_version"]["version"] == "2"
     for alias in ("latest", "v1", "V2", "a b", ""):
         await bench.call("POST", path, name="m", alias=alias, version="1", fails="INVALID_PARAMETER_VALUE")
+    for method in ("GET", "DELETE"):
+        await bench.call(method, path, name="m", alias="a b", fails="INVALID_PARAMETER_VALUE")
+    await bench.call("DELETE", path, name="m", alias="v1")
     await bench.call("DELETE", path, name="m", alias="old")
     await bench.call("DELETE", path, name="m", alias="old")
     assert await bench.entries("m") == before

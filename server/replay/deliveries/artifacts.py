@@ -15,7 +15,6 @@ from server.journal.deliveries import Batch, Contents, Lane
 from server.replay.deliveries.runs import upstream_run_id
 from server.spool.spool import Spool
 from server.store import artifacts, upstream_ids
-from server.store.artifacts import ArtifactFile
 from server.store.upstream_ids import RunIds
 from server.upstream.artifacts import UpstreamArtifacts
 from server.upstream.failures import UpstreamFailure
@@ -49,35 +48,34 @@ class ArtifactDelivery:
                 assert_never(operation)
 
     async def _upload(self, ids: RunIds, operation: UploadArtifact) -> None:
+        source = await self._source(operation)
+        if source is None:
+            return  # overwritten or deleted since: a later entry brings what is there now
+        try:
+            await self._upstream.upload(
+                _experiment_key(ids),
+                upstream_run_id(ids),
+                operation.upstream_path,
+                source,
+                operation.size_bytes,
+                operation.md5,
+            )
+        except FileNotFoundError as error:
+            if await self._source(operation) == source:
+                raise _bytes_lost(operation) from error
+            return
+        await self._let_go(operation)
+
+    async def _source(self, operation: UploadArtifact) -> Path | bytes | None:
+        """The bytes to send; None when others have taken their place."""
         row = await self._database.read(
             lambda transaction: artifacts.find(transaction, operation.root_id, operation.path)
         )
-        source = self._source(operation, row)
-        if source is None:
-            return  # overwritten or deleted since: a later entry brings what is there now
-        await self._upstream.upload(
-            _experiment_key(ids),
-            upstream_run_id(ids),
-            operation.upstream_path,
-            source,
-            operation.size_bytes,
-            operation.md5,
-        )
-        await self._let_go(operation)
-
-    def _source(self, operation: UploadArtifact, row: ArtifactFile | None) -> Path | bytes | None:
         if row is None or row.md5 != operation.md5 or row.size_bytes != operation.size_bytes:
             return None
         if row.content is not None:
             return row.content
-        if row.spool_name is None:
-            return None
-        path = self._spool.path_of(row.spool_name)
-        if not path.exists():
-            raise UpstreamFailure(
-                Verdict.PARK, "SPOOL_FILE_MISSING", f"The spool has lost the bytes of {operation.path!r}."
-            )
-        return path
+        return None if row.spool_name is None else self._spool.path_of(row.spool_name)
 
     async def _let_go(self, operation: UploadArtifact) -> None:
         """The bytes are upstream, verified: only now may they leave the spool."""
@@ -103,6 +101,12 @@ class ArtifactDelivery:
     def settle_time(self, contents: Contents) -> timedelta:
         """None."""
         return timedelta(0)
+
+
+def _bytes_lost(operation: UploadArtifact) -> UpstreamFailure:
+    return UpstreamFailure(
+        Verdict.PARK, "SPOOL_FILE_MISSING", f"The spool has lost the bytes of {operation.path!r}."
+    )
 
 
 def _experiment_key(ids: RunIds) -> str:
