@@ -97,10 +97,14 @@ class Settings(BaseSettings):
         ServerRole.ALL
     )
     max_backlog_bytes: Annotated[
-        int, Field(ge=1024 * 1024, description="Most bytes of undelivered writes; soft-full at 85 %.")
+        int, Field(ge=1024 * 1024, description="Most bytes of undelivered writes. Not enforced yet.")
     ] = 10 * GIBIBYTE
     max_spool_bytes: Annotated[
-        int, Field(ge=1024 * 1024, description="Most bytes of undelivered artifacts; soft-full at 85 %.")
+        int,
+        Field(
+            ge=1024 * 1024,
+            description="Most bytes of undelivered artifacts; an upload that does not fit is refused (507).",
+        ),
     ] = 50 * GIBIBYTE
     settle_seconds: Annotated[
         float,
@@ -212,9 +216,9 @@ def render_reference() -> str:
         )
     lines += [
         "",
-        "The identity towards Azure takes its details from azure-identity's own variables (`AZURE_TENANT_ID`,",
-        "`AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET`, `IDENTITY_ENDPOINT`, …). TLS trust follows `SSL_CERT_FILE` or",
-        "`REQUESTS_CA_BUNDLE`, outbound proxies the usual `HTTPS_PROXY` and `NO_PROXY`.",
+        "The identity towards Azure takes its details from azure-identity's own variables",
+        "(`AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET`, `IDENTITY_ENDPOINT`, …). TLS trust",
+        "follows `SSL_CERT_FILE` or `REQUESTS_CA_BUNDLE`, outbound proxies the usual `HTTPS_PROXY` and `NO_PROXY`.",
         "",
     ]
     return "\n".join(lines)

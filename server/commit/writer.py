@@ -29,6 +29,9 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 _STOP_TIMEOUT_SECONDS = 30.0
+_CONFLICT_TRIES = 5
+_SERIALIZATION_FAILURE = "40001"
+_DEADLOCK_DETECTED = "40P01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,19 +203,30 @@ class Writer:
 
     def _commit_some(self, group: list[_Waiting]) -> tuple[list[_Outcome], set[int]]:
         """Commit a prefix of the group, as long as the time bound allows."""
+        if len(group) == 1:
+            return self._commit_one(group[0])
         try:
             return self._in_one_transaction(group)
         except Exception as error:
-            if len(group) == 1:
-                return [_Outcome(group[0], error=_as_request_error(error))], set()
             log.warning("group_rolled_back", jobs=len(group), error=type(error).__name__)
         outcomes: list[_Outcome] = []
         lanes: set[int] = set()
         for waiting in group:
-            done, touched = self._commit_some([waiting])
+            done, touched = self._commit_one(waiting)
             outcomes.extend(done)
             lanes |= touched
         return outcomes, lanes
+
+    def _commit_one(self, waiting: _Waiting) -> tuple[list[_Outcome], set[int]]:
+        """Commit one job; once more if another replica's transaction was in its way."""
+        tries = 1
+        while True:
+            try:
+                return self._in_one_transaction([waiting])
+            except Exception as error:
+                if tries == _CONFLICT_TRIES or not _is_conflict(error):
+                    return [_Outcome(waiting, error=_as_request_error(error))], set()
+            tries += 1
 
     def _in_one_transaction(self, group: Sequence[_Waiting]) -> tuple[list[_Outcome], set[int]]:
         outcomes: list[_Outcome] = []
@@ -267,7 +281,7 @@ def _apply_rare(transaction: Transaction, waiting: _Waiting) -> _Outcome:
     try:
         with transaction.savepoint():
             return _Outcome(waiting, result=cast(Work[Any], waiting.job).apply(transaction))
-    except DBAPIError:
+    except (DBAPIError, transaction.driver_error):
         raise
     except Exception as error:
         transaction.touched_lanes = touched
@@ -286,6 +300,12 @@ def _as_request_error(error: Exception) -> Exception:
             headers={"Retry-After": "10"},
         )
     return MlflowError(ErrorCode.INTERNAL_ERROR, "The write could not be committed; nothing of it was kept.")
+
+
+def _is_conflict(error: BaseException) -> bool:
+    """Whether two transactions got in each other's way, so that trying again can help."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return getattr(cause, "sqlstate", None) in (_SERIALIZATION_FAILURE, _DEADLOCK_DETECTED)
 
 
 def _is_out_of_space(error: Exception) -> bool:

@@ -37,6 +37,7 @@ class Transaction:
         self.touched_lanes: set[int] = set()
         self.is_postgres = connection.dialect.name == "postgresql"
         self._driver = cast(Any, connection.connection.dbapi_connection)
+        self.driver_error: type[Exception] = connection.dialect.loaded_dbapi.Error
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query written with `?`."""
