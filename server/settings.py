@@ -218,7 +218,8 @@ def render_reference() -> str:
         "",
         "The identity towards Azure takes its details from azure-identity's own variables",
         "(`AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET`, `IDENTITY_ENDPOINT`, …). TLS trust",
-        "follows `SSL_CERT_FILE` or `REQUESTS_CA_BUNDLE`, outbound proxies the usual `HTTPS_PROXY` and `NO_PROXY`.",
+        "follows `SSL_CERT_FILE` or `REQUESTS_CA_BUNDLE`, outbound proxies the usual `HTTPS_PROXY` and",
+        "`NO_PROXY`.",
         "",
     ]
     return "\n".join(lines)

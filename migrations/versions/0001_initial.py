@@ -419,6 +419,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("model_pk", name=op.f("pk_registered_models")),
         sa.UniqueConstraint("name", name=op.f("uq_registered_models_name")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "runs",

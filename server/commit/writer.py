@@ -104,6 +104,12 @@ class Writer:
         """Tell `listener`, in the event loop, which lanes got new entries, after each commit."""
         self._on_commit = listener
 
+    @property
+    def waiting_jobs(self) -> int:
+        """How many jobs wait for the next groups."""
+        with self._arrived:
+            return len(self._interactive) + len(self._background)
+
     def start(self) -> None:
         """Start the writing thread; answers go to the running event loop."""
         self._loop = asyncio.get_running_loop()

@@ -3,11 +3,12 @@
 Keys that clients see as text (run ids, metric keys) appear once; everything that grows with what
 is logged refers to them by integer. Times are milliseconds since the Unix epoch.
 
+Tables that stand for themselves are declared in the `schema_*` modules beside this one, which takes
+them in.
+
 *Store* tables answer reads. *Journal* tables hold what has still to reach the workspace; a row
 leaves them when its delivery is settled.
 """
-
-from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -17,7 +18,6 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     SmallInteger,
     Table,
     Text,
@@ -26,21 +26,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+from server.database import schema_evaluation as schema_evaluation
+from server.database import schema_webhooks as schema_webhooks
+from server.database.base import Id as _Id
+from server.database.base import clustered as _clustered
+from server.database.base import metadata as metadata
 
-# SQLite gives out row ids only for a column that is exactly INTEGER PRIMARY KEY.
 # Paths compare by their bytes in both databases, so that a folder is a range of keys.
 _Path = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
-_Id = BigInteger().with_variant(Integer, "sqlite")
-# Rows live in the key's own tree: one write for each, and neighbours in key order lie together.
-_clustered: dict[str, Any] = {"sqlite_with_rowid": False}
 
 # --- installation ---------------------------------------------------------------------------
 
@@ -441,6 +434,8 @@ registered_models = Table(
     Column("upstream_name", Text, nullable=False),
     Column("principal", Text),
     Column("lane_id", BigInteger, nullable=False),
+    # An id is never given out again: the workspace may still hold versions marked with it.
+    sqlite_autoincrement=True,
 )
 
 registered_model_tags = Table(

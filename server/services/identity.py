@@ -1,5 +1,7 @@
 """Finding what a client means: ids here or in the workspace, experiments and runs that must exist."""
 
+import re
+
 from server.database.engine import Transaction
 from server.domain.entities import Experiment, LifecycleStage, RunInfo
 from server.domain.errors import does_not_exist, invalid_parameter
@@ -8,6 +10,7 @@ from server.store.runs import RunLanes
 
 DEFAULT_EXPERIMENT_ID = 0
 _LARGEST_ID = 2**63 - 1
+_LOCAL_ID = re.compile(r"-?[0-9]{1,19}")
 
 
 def resolve_experiment_id(transaction: Transaction, text: str) -> int:
@@ -16,7 +19,7 @@ def resolve_experiment_id(transaction: Transaction, text: str) -> int:
     Raises:
         MlflowError: it is neither.
     """
-    if text.isascii() and text.lstrip("-").isdigit() and abs(int(text)) <= _LARGEST_ID:
+    if _LOCAL_ID.fullmatch(text) and abs(int(text)) <= _LARGEST_ID:
         return int(text)
     found = experiments.find_id_by_upstream_id(transaction, text)
     if found is None:

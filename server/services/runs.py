@@ -388,6 +388,8 @@ def _dataset_message(item: datasets.DatasetInput) -> messages.DatasetInputMessag
 
 def parse_view(view: str | int | None) -> ViewType:
     """The view type in a request; active things only when it is absent or unknown, as on a stock server."""
+    if isinstance(view, str) and view.isdecimal():
+        view = int(view[:2])
     name = _VIEW_BY_NUMBER.get(view) if isinstance(view, int) else view
     return ViewType.__members__.get(name or "", ViewType.ACTIVE_ONLY)
 
@@ -395,8 +397,8 @@ def parse_view(view: str | int | None) -> ViewType:
 def _status(value: str | int | None) -> str | None:
     if value is None or value == "":
         return None
-    if isinstance(value, str) and value.isdigit():
-        value = int(value)
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value[:2])
     name = _STATUS_BY_NUMBER.get(value) if isinstance(value, int) else value
     if name not in RunStatus.__members__:
         raise limits.invalid_value("status", value, f"Expected one of {', '.join(RunStatus)}.")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.database.engine import Transaction
+from server.store.registry import DELETED_STAGE
 
 _AFTER_SLASH = "0"
 _FEWEST_ROWS = 8
@@ -100,8 +101,9 @@ def find_version_uri(transaction: Transaction, name: str, version: int) -> str |
     rows = transaction.rows(
         "SELECT COALESCE(model_versions.storage_location, model_versions.source) FROM registered_models"
         " JOIN model_versions ON model_versions.model_pk = registered_models.model_pk"
-        " WHERE registered_models.name = ? AND model_versions.version = ?",
-        (name, version),
+        " WHERE registered_models.name = ? AND model_versions.version = ?"
+        " AND model_versions.current_stage <> ?",
+        (name, version, DELETED_STAGE),
     )
     return rows[0][0] if rows else None
 

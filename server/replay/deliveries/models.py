@@ -67,6 +67,8 @@ class ModelDelivery:
         """Send one operation."""
         operation = cast(ModelOperation, contents.entries[0].operation)
         name = await self._name(lane)
+        if name is None:
+            return  # deleted here since: there is nothing left to bring
         match operation:
             case CreateRegisteredModel():
                 await self._models.create_model(name, operation.description or "", operation.tags)
@@ -123,13 +125,11 @@ class ModelDelivery:
 
         await self._writer.commit(Work(remember), background=True)
 
-    async def _name(self, lane: Lane) -> str:
-        name = await self._database.read(
+    async def _name(self, lane: Lane) -> str | None:
+        """The model's name there; None for a model that was deleted here."""
+        return await self._database.read(
             lambda transaction: upstream_ids.find_model_name(transaction, lane.subject_id)
         )
-        if name is None:
-            raise UpstreamFailure(Verdict.PARK, "MODEL_DELETED", "The registered model was deleted here.")
-        return name
 
     async def _version(self, lane: Lane, version: int) -> str:
         found = await self._database.read(
@@ -146,10 +146,11 @@ class ModelDelivery:
     async def find_missing(self, lane: Lane, batch: Batch, contents: Contents) -> Contents:
         """A version is looked for by its marker; everything else is harmless to repeat."""
         operation = contents.entries[0].operation
-        if not isinstance(operation, CreateModelVersion):
+        name = await self._name(lane)
+        if not isinstance(operation, CreateModelVersion) or name is None:
             return contents
         marker = self._marker(lane, operation)
-        found = await self._models.find_versions_by_tag(await self._name(lane), MARKER_TAG, marker)
+        found = await self._models.find_versions_by_tag(name, MARKER_TAG, marker)
         if not found:
             return contents
         await self._remember(lane, operation.version, found[0])

@@ -17,11 +17,11 @@ from server.database.schema import (
     registered_models,
 )
 from server.protocol.search.terms import Comparison, Entity, Operator, Order
+from server.store.registry import DELETED_STAGE
 from server.store.search.conditions import Conditions
 from server.store.search.pages import read_page
 
 _PROMPT_TAG = "mlflow.prompt.is_prompt"
-_DELETED_STAGE = "Deleted_Internal"
 _MODEL_COLUMNS = {
     "last_updated_timestamp": registered_models.c.last_updated_timestamp_ms,
     "name": registered_models.c.name,
@@ -89,7 +89,7 @@ def find_model_versions(
     query = (
         select(model_versions.c.model_pk, model_versions.c.version)
         .join(registered_models, registered_models.c.model_pk == model_versions.c.model_pk)
-        .where(model_versions.c.current_stage != _DELETED_STAGE)
+        .where(model_versions.c.current_stage != DELETED_STAGE)
     )
     for comparison in _without_prompt_tag(filters):
         query = query.where(_version_condition(conditions, comparison))

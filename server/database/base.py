@@ -1,0 +1,19 @@
+"""What every table is declared with, whichever module declares it."""
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Integer, MetaData
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite gives out row ids only for a column that is exactly INTEGER PRIMARY KEY.
+Id = BigInteger().with_variant(Integer, "sqlite")
+# Rows live in the key's own tree: one write for each, and neighbours in key order lie together.
+clustered: dict[str, Any] = {"sqlite_with_rowid": False}
