@@ -14,17 +14,21 @@ from server.api.artifacts import ArtifactRoutes
 from server.api.door import Authenticator, Door
 from server.api.endpoints import Endpoint
 from server.api.experiments import ExperimentRoutes
+from server.api.graphql import GraphQLRoutes
 from server.api.logged_models import LoggedModelRoutes
 from server.api.metrics import MetricRoutes
 from server.api.openapi import describe
 from server.api.operations import OperationRoutes
 from server.api.registry import RegistryRoutes
 from server.api.runs import RunRoutes
+from server.api.ui import UiRoutes
+from server.api.ui_calls import UiCallRoutes
 from server.commit.writer import Work, Writer
 from server.database.engine import Database, Transaction
 from server.database.migration import prepare_schema
 from server.domain.clock import SystemClock
 from server.domain.verdicts import Verdict
+from server.journal import deliveries as deliveries_journal
 from server.journal.lanes import LaneKind
 from server.protocol import operations as messages
 from server.replay.deliveries.artifacts import ArtifactDelivery
@@ -43,6 +47,8 @@ from server.services.metrics import Metrics
 from server.services.operations import Operations
 from server.services.registry import Registry
 from server.services.runs import Runs
+from server.services.studio import StudioLinks
+from server.services.ui_files import UiFiles
 from server.services.verification import Verification
 from server.settings import AuthKind, ServerRole, Settings, SettingsError
 from server.spool.spool import Spool
@@ -326,6 +332,9 @@ async def _build_supervisor(
         content=timedelta(seconds=settings.settle_seconds),
         marker=timedelta(seconds=settings.marker_settle_seconds),
     )
+    if not database.is_postgres:
+        # The folder's lock is ours: whoever held a lease on a lane is gone.
+        await writer.commit(Work(deliveries_journal.release_all))
     installation = await database.read(lambda transaction: facts.find(transaction, _INSTALLATION))
     deliveries: dict[LaneKind, Delivery] = {
         LaneKind.EXPERIMENT: ExperimentDelivery(
@@ -386,17 +395,41 @@ def _routes(
         render_metrics=_rendering(operations, telemetry),
         describe=lambda: describe(routes),
     )
+    runs, metrics = Runs(database=database, writer=writer), Metrics(database=database)
+    experiments, registry = (
+        Experiments(database=database, writer=writer),
+        Registry(database=database, writer=writer),
+    )
+    studio = _studio_links(settings, database, upstream)
     # The hottest first: patterns are tried in order, fixed paths are found in one step anyway.
-    routes.extend(RunRoutes(Runs(database=database, writer=writer)).routes())
-    routes.extend(MetricRoutes(Metrics(database=database)).routes())
-    routes.extend(ExperimentRoutes(Experiments(database=database, writer=writer)).routes())
+    routes.extend(RunRoutes(runs, studio).routes())
+    routes.extend(MetricRoutes(metrics).routes())
+    routes.extend(ExperimentRoutes(experiments).routes())
     routes.extend(
         ArtifactRoutes(Artifacts(database=database, writer=writer, spool=spool, upstream=remote)).routes()
     )
-    routes.extend(RegistryRoutes(Registry(database=database, writer=writer)).routes())
+    routes.extend(RegistryRoutes(registry).routes())
     routes.extend(LoggedModelRoutes(LoggedModels(database=database, writer=writer)).routes())
     routes.extend(own.routes())
+    routes.extend(UiCallRoutes().routes())
+    routes.extend(
+        GraphQLRoutes(
+            runs=runs, experiments=experiments, registry=registry, metrics=metrics, studio=studio
+        ).routes()
+    )
+    routes.extend(
+        UiRoutes(
+            UiFiles(settings.ui_folder),
+            path_prefix=settings.path_prefix,
+            runs_artifact_scripts=settings.ui_artifact_scripts,
+        ).routes()
+    )
     return routes
+
+
+def _studio_links(settings: Settings, database: Database, upstream: Upstream | None) -> StudioLinks:
+    shows = upstream is not None and settings.studio_links
+    return StudioLinks(database=database, url_of=upstream.address.studio_url if upstream and shows else None)
 
 
 def _readiness(settings: Settings, writer: Writer) -> Callable[[], Awaitable[dict[str, object]]]:

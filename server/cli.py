@@ -35,6 +35,8 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(help="API keys.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
+ui_app = typer.Typer(help="The stock MLflow UI.", no_args_is_help=True)
+app.add_typer(ui_app, name="ui")
 
 ADMIN_SOCKET = "admin.sock"
 _OWN = "/api/2.0/mlproxy"
@@ -338,6 +340,23 @@ def revoke_key(name: Annotated[str, typer.Argument(help="The key's name.")]) -> 
     _say(f"Key '{name}' is revoked.")
 
 
+@ui_app.command("install")
+def install_ui(
+    from_wheel: Annotated[
+        Path | None, typer.Option(help="MLflow's wheel as a file, where pip cannot download it.")
+    ] = None,
+) -> None:
+    """Fetch the stock MLflow UI and put it where the server finds it (MLPROXY_UI_DIR)."""
+    settings = _settings()
+    from server.services.ui_files import UI_VERSION
+    from server.services.ui_install import install_ui as install
+
+    with _explained():
+        is_new = install(settings.ui_folder, from_wheel)
+    state = "installed" if is_new else "there already"
+    _say(f"The UI of MLflow {UI_VERSION} is {state}, in {settings.ui_folder.absolute()}.")
+
+
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 )
@@ -435,11 +454,12 @@ def _explained() -> "Iterator[None]":
     from server.database.data_folder import DataFolderError
     from server.database.engine import DurabilityError
     from server.database.migration import SchemaError
+    from server.services.ui_install import UiInstallError
     from server.settings import SettingsError
 
     try:
         yield
-    except (SettingsError, SchemaError, DurabilityError, DataFolderError) as error:
+    except (SettingsError, SchemaError, DurabilityError, DataFolderError, UiInstallError) as error:
         _fail(str(error))
 
 

@@ -106,6 +106,19 @@ class Settings(BaseSettings):
             description="Most bytes of undelivered artifacts; an upload that does not fit is refused (507).",
         ),
     ] = 50 * GIBIBYTE
+    ui_dir: Annotated[
+        Path | None, Field(description="Folder of the UI files; default: `ui` in the data folder.")
+    ] = None
+    ui_artifact_scripts: Annotated[
+        bool,
+        Field(
+            description="Let HTML artifacts run scripts, in the sandboxed frame that the UI shows them in."
+            " This loosens the UI's content security policy."
+        ),
+    ] = False
+    studio_links: Annotated[
+        bool, Field(description="Show a link to Azure ML studio among a run's tags in the UI.")
+    ] = True
     settle_seconds: Annotated[
         float,
         Field(ge=0, description="How long a point or artifact must stay unseen before it is sent again."),
@@ -129,6 +142,11 @@ class Settings(BaseSettings):
     def url(self) -> str:
         """The database."""
         return self.database_url or f"sqlite:///{(self.data_dir / 'mlproxy.db').absolute()}"
+
+    @property
+    def ui_folder(self) -> Path:
+        """Where the UI's files are."""
+        return self.ui_dir or self.data_dir / "ui"
 
     @property
     def is_sqlite(self) -> bool:

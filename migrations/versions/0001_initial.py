@@ -4,6 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from migrations import initial_evaluation, initial_webhooks
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -457,6 +459,8 @@ def upgrade() -> None:
         ["experiment_id", "lifecycle_stage", "start_time_ms", "run_id"],
         unique=False,
     )
+    initial_evaluation.create_tables()
+    initial_webhooks.create_tables()
 
 
 def downgrade() -> None:

@@ -2,17 +2,22 @@
 
 from typing import Any
 
-from server.api.endpoints import MLFLOW_AND_PREVIEW, Call, Endpoint, Handler, json_routes
+from server.api.endpoints import MLFLOW_2, MLFLOW_AND_PREVIEW, Call, Endpoint, Handler, json_routes
 from server.domain.access import Permission
 from server.protocol import runs as messages
 from server.services.runs import Runs
+from server.services.studio import StudioLinks
+
+_AJAX = MLFLOW_2[1]
+"""Where the UI calls; clients call under `/api`."""
 
 
 class RunRoutes:
     """runs/*."""
 
-    def __init__(self, runs: Runs) -> None:
+    def __init__(self, runs: Runs, studio: StudioLinks | None = None) -> None:
         self._runs = runs
+        self._studio = studio
 
     def routes(self) -> list[Endpoint]:
         """The route table."""
@@ -50,7 +55,10 @@ class RunRoutes:
         return messages.RunAnswer(await self._runs.create(request, call.user))
 
     async def _get(self, call: Call, request: messages.GetRunRequest) -> messages.RunAnswer:
-        return messages.RunAnswer(await self._runs.get(request.named_run))
+        run = await self._runs.get(request.named_run)
+        if self._studio is not None and call.scope["path"].startswith(_AJAX):
+            run = await self._studio.linked(run)
+        return messages.RunAnswer(run)
 
     async def _search(self, call: Call, request: messages.SearchRunsRequest) -> messages.RunsAnswer:
         found, token = await self._runs.search(request)

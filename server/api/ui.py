@@ -5,13 +5,12 @@ security policy: scripts come from here and nowhere else, and nothing is sent el
 """
 
 import asyncio
-import html
 
 from server.api.endpoints import Call, Endpoint, stream_routes
 from server.api.errors import send_json
 from server.domain.access import Permission
 from server.domain.errors import does_not_exist
-from server.services.ui_files import INDEX, UiFile, UiFiles
+from server.services.ui_files import INDEX, UI_VERSION, UiFile, UiFiles
 
 _FILES = "/static-files/"
 _NOTEBOOK_PAGE = "lib/notebook-trace-renderer/index.html"
@@ -19,7 +18,7 @@ _HTML = b"text/html; charset=utf-8"
 _SCRIPTS_OF_ARTIFACTS = " 'unsafe-inline' 'unsafe-eval' https:"
 _FOREVER = "public, max-age=2419200, immutable"
 
-_MISSING = """<!doctype html>
+_MISSING = b"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>mlproxy</title>
 <style>body{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:4rem auto;padding:0 1rem}
 code{background:#f1f3f5;padding:.15em .35em;border-radius:4px}</style>
@@ -27,8 +26,7 @@ code{background:#f1f3f5;padding:.15em .35em;border-radius:4px}</style>
 <p>MLflow clients can use it: their tracking URI is this page's address.</p>
 <p>The stock MLflow UI is not here yet. On the server's machine run</p>
 <p><code>mlproxy ui install</code></p>
-<p>with the settings that the server has, then load this page again; the server need not be restarted.
-How far the deliveries to Azure ML are is at <a href="{prefix}/sync">{prefix}/sync</a>.</p>
+<p>with the settings that the server has, then load this page again. The server need not be restarted.</p>
 </html>
 """
 
@@ -58,7 +56,7 @@ class UiRoutes:
         headers = self._page_headers()
         found = self._files.find(INDEX)
         if found is None:
-            body = _MISSING.replace("{prefix}", html.escape(self._prefix)).encode()
+            body = _MISSING
         else:
             body = await asyncio.to_thread(found.path.read_bytes)
         await send_json(call.send, body, headers=headers, content_type=_HTML)
@@ -89,7 +87,7 @@ class UiRoutes:
         # A version's files never change, so its name stands for their content.
         headers = {
             "Cache-Control": _FOREVER,
-            "ETag": f'"{found.version}-gzip"' if is_compressed else f'"{found.version}"',
+            "ETag": f'"{UI_VERSION}-gzip"' if is_compressed else f'"{UI_VERSION}"',
         }
         if found.compressed_path is not None:
             headers["Vary"] = "Accept-Encoding"
@@ -127,8 +125,11 @@ def _policy(*, runs_artifact_scripts: bool) -> str:
 
 
 def _takes_gzip(call: Call) -> bool:
-    accepted = (call.header(b"accept-encoding") or b"").lower().split(b",")
-    return any(part.split(b";")[0].strip() == b"gzip" and b"q=0" != part.split(b";")[-1].strip() for part in accepted)
+    for part in (call.header(b"accept-encoding") or b"").lower().replace(b" ", b"").split(b","):
+        coding, _, quality = part.partition(b";q=")
+        if coding == b"gzip":
+            return not quality or bool(quality.strip(b"0."))
+    return False
 
 
 def _has(call: Call, etag: str) -> bool:

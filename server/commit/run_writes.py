@@ -7,8 +7,9 @@ request in memory against that state and the requests before it in the group; wr
 statement per table. A request that breaks a rule leaves nothing behind.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from server.database.engine import Transaction
 from server.domain.entities import LifecycleStage, Metric, RunInfo, RunStatus
@@ -24,7 +25,7 @@ RUN_NAME_TAG = "mlflow.runName"
 
 _RUNS = (
     "SELECT run_id, run_pk, experiment_id, name, user_id, status, start_time_ms, end_time_ms,"
-    " artifact_uri, lifecycle_stage, data_lane_id, artifact_lane_id FROM runs WHERE run_id"
+    " artifact_uri, lifecycle_stage, data_lane_id, artifact_lane_id, upstream_id FROM runs"
 )
 _PARAMS = (
     "SELECT params.run_pk, params.key, params.value FROM wanted"
@@ -130,10 +131,7 @@ def apply_run_writes(transaction: Transaction, group: Sequence[RunWrite]) -> lis
 
 
 def _read_state(transaction: Transaction, group: Sequence[RunWrite]) -> _State:
-    runs = {
-        row[0]: _run_of(row)
-        for row in transaction.rows_in(_RUNS, dict.fromkeys(write.run_id for write in group))
-    }
+    runs = _find_runs(transaction, dict.fromkeys(write.run_id for write in group))
     lane_ids = {run.data_lane for run in runs.values()}
     for write in group:
         if write.run_id in runs and write.update is not None:
@@ -141,29 +139,38 @@ def _read_state(transaction: Transaction, group: Sequence[RunWrite]) -> _State:
     state = _State(runs, lock_lanes(transaction, lane_ids))
     if transaction.is_postgres:
         # The lock may have waited for another replica: what was read before it can be old.
-        fresh = transaction.rows_in(_RUNS, list(runs))
-        state.runs = {row[0]: _run_of(row) for row in fresh}
+        state.runs = _find_runs(transaction, runs)
     _read_values(transaction, group, state)
     return state
 
 
-def _run_of(row: tuple[object, ...]) -> _Run:
-    run_id, run_pk, experiment_id, name, user_id, status, start, end, uri, stage, data_lane, artifact_lane = (
-        row
-    )
+def _find_runs(transaction: Transaction, run_ids: Iterable[str]) -> dict[str, _Run]:
+    """The runs that have these ids here, or in the workspace, by the id they were asked for."""
+    wanted = list(run_ids)
+    found = {row[0]: _run_of(row) for row in transaction.rows_in(f"{_RUNS} WHERE run_id", wanted)}
+    missing = [run_id for run_id in wanted if run_id not in found]
+    if missing:
+        rows = transaction.rows_in(f"{_RUNS} WHERE upstream_id", missing)
+        by_run_id = {row[0]: found.get(row[0]) or _run_of(row) for row in rows}
+        found |= {row[-1]: by_run_id[row[0]] for row in rows}
+    return found
+
+
+def _run_of(row: tuple[Any, ...]) -> _Run:
+    run_id, run_pk, experiment_id, name, user_id, status, start, end, uri, stage, *lanes, _ = row
     info = RunInfo(
-        run_pk,  # type: ignore[arg-type]
-        run_id,  # type: ignore[arg-type]
-        experiment_id,  # type: ignore[arg-type]
-        name,  # type: ignore[arg-type]
-        user_id,  # type: ignore[arg-type]
-        RunStatus(status),  # type: ignore[arg-type]
-        start,  # type: ignore[arg-type]
-        end,  # type: ignore[arg-type]
-        uri,  # type: ignore[arg-type]
-        LifecycleStage(stage),  # type: ignore[arg-type]
+        run_pk,
+        run_id,
+        experiment_id,
+        name,
+        user_id,
+        RunStatus(status),
+        start,
+        end,
+        uri,
+        LifecycleStage(stage),
     )
-    return _Run(run_pk, info, data_lane, artifact_lane)  # type: ignore[arg-type]
+    return _Run(run_pk, info, *lanes)
 
 
 def _read_values(transaction: Transaction, group: Sequence[RunWrite], state: _State) -> None:
@@ -371,7 +378,7 @@ def _write(transaction: Transaction, state: _State, changes: _Changes) -> None:
                 for run_pk, item in changes.model_metrics
             ],
         )
-    changed = [run for run in state.runs.values() if run.changed]
+    changed = {run.run_pk: run for run in state.runs.values() if run.changed}.values()
     if changed:
         transaction.run_many(
             _UPDATE_RUN,

@@ -115,10 +115,18 @@ def _lane(row: tuple[Any, ...]) -> Lane:
 
 
 def list_claimable(transaction: Transaction, *, now_ms: int, limit: int) -> list[int]:
-    """Lanes with something to deliver that nobody holds and whose wait is over."""
+    """Lanes with something to deliver that nobody holds and whose wait is over.
+
+    Those whose next entry waits for another lane are left out: while only one worker may knock at the
+    workspace, they would take its place for nothing.
+    """
     rows = transaction.rows(
         "SELECT lane_id FROM lanes WHERE settled_position < last_position AND not_before_ms <= ?"
-        " AND (lease_until_ms IS NULL OR lease_until_ms <= ?) ORDER BY not_before_ms, lane_id LIMIT ?",
+        " AND (lease_until_ms IS NULL OR lease_until_ms <= ?) AND NOT EXISTS (SELECT 1 FROM barriers"
+        " JOIN lanes AS awaited ON awaited.lane_id = barriers.awaited_lane_id"
+        " WHERE barriers.lane_id = lanes.lane_id AND barriers.position = lanes.settled_position + 1"
+        " AND awaited.settled_position < barriers.awaited_position)"
+        " ORDER BY not_before_ms, lane_id LIMIT ?",
         (now_ms, now_ms, limit),
     )
     return [row[0] for row in rows]
@@ -185,6 +193,17 @@ def release(transaction: Transaction, lease: Lease, *, not_before_ms: int) -> No
         "UPDATE lanes SET lease_owner = NULL, lease_token = NULL, lease_until_ms = NULL, not_before_ms = ?"
         " WHERE lane_id = ? AND lease_token = ?",
         (not_before_ms, lease.lane.lane_id, lease.token),
+    )
+
+
+def release_all(transaction: Transaction) -> None:
+    """Take back every lease, at the start of the only process that uses this database.
+
+    What its predecessor had sent is uncertain as soon as it is claimed; nobody waits for the leases to end.
+    """
+    transaction.run(
+        "UPDATE lanes SET lease_owner = NULL, lease_token = NULL, lease_until_ms = NULL, not_before_ms = 0"
+        " WHERE lease_token IS NOT NULL"
     )
 
 

@@ -171,6 +171,9 @@ class Supervisor:
     async def _give_back(self, lease: Lease, not_before_ms: int) -> None:
         def release(transaction: Transaction) -> list[int]:
             journal.release(transaction, lease, not_before_ms=not_before_ms)
+            lane = journal.read_lane(transaction, lease.lane.lane_id)
+            if lane.settled_position == lease.lane.settled_position:
+                return []  # nothing changed for those that wait
             waiting = journal.list_waiting_lanes(transaction, [lease.lane.lane_id])
             journal.hurry(transaction, waiting)
             return waiting

@@ -311,7 +311,7 @@ class LaneWorker:
         if not missing.entries and not missing.points:
             await self._commit(lambda transaction: journal.settle(transaction, lease, batch))
             return None
-        settle = delivery.settle_time(missing)
+        settle = await delivery.settle_time(outlook.lane, missing)
         if settle:
             batch = await self._commit(lambda transaction: journal.note_empty_read(transaction, lease, batch))
             if not self._is_absent(batch, settle):

@@ -208,8 +208,7 @@ class Runs:
             lanes = get_run_lanes(transaction, run_id)
             require_active_run(lanes)
             tags = dict(runs.list_tags(transaction, [lanes.run_pk]).get(lanes.run_pk, []))
-            history = [*json.loads(tags.get(LOG_MODEL_TAG, "[]")), model]
-            value = json.dumps(history)
+            value = json.dumps([*_logged_before(tags.get(LOG_MODEL_TAG)), model])
             transaction.run(
                 "INSERT INTO tags (run_pk, key, value) VALUES (?, ?, ?)"
                 " ON CONFLICT (run_pk, key) DO UPDATE SET value = excluded.value",
@@ -413,6 +412,15 @@ def _model_metrics(
         for message, metric in pairs
         if message.model_id
     ]
+
+
+def _logged_before(history: str | None) -> list[Any]:
+    """The models in a history tag; a client may have set the tag to anything."""
+    try:
+        models = json.loads(history or "[]")
+    except ValueError:
+        return []
+    return models if isinstance(models, list) else []
 
 
 def _parse_model(text: str | None) -> dict[str, Any]:

@@ -41,7 +41,6 @@ class UiFile:
     path: Path
     compressed_path: Path | None
     content_type: str
-    version: str = UI_VERSION
 
 
 class UiFiles:

@@ -78,7 +78,15 @@ def _download(work: Path) -> Path:
     """The wheel, by this interpreter's own pip and so from where its user's settings say."""
     requirements = work / "requirements.txt"
     requirements.write_text(_REQUIREMENT)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-input",
+        "--disable-pip-version-check",
+    ]
     command += ["--no-deps", "--only-binary=:all:", "--require-hashes"]
     command += ["--dest", str(work), "--requirement", str(requirements)]
     try:

@@ -67,12 +67,14 @@ def find_info(transaction: Transaction, run_id: str) -> RunInfo | None:
 
 
 def find_lanes(transaction: Transaction, run_id: str) -> RunLanes | None:
-    """The run's place in the journal."""
-    rows = transaction.rows(
+    """The place in the journal of the run that has this id here, or in the workspace."""
+    select = (
         "SELECT run_pk, run_id, experiment_id, data_lane_id, artifact_lane_id, lifecycle_stage, deleted_at_ms"
-        " FROM runs WHERE run_id = ?",
-        (run_id,),
+        " FROM runs WHERE "
     )
+    rows = transaction.rows(f"{select}run_id = ?", (run_id,))
+    if not rows:
+        rows = transaction.rows(f"{select}upstream_id = ?", (run_id,))
     if not rows:
         return None
     row = rows[0]

@@ -59,14 +59,26 @@ def test_a_fault_leaves_no_trace(
     client: Tracking,
     experiment: str,
 ) -> None:
-    """After two such answers in a row, the run and its model version are in the workspace once."""
-    emulator.add_fault(match=ROUTES[route], times=2, **FAULTS[fault])
+    """After such an answer, the run and its model version are in the workspace once, as they were logged."""
+    emulator.add_fault(match=ROUTES[route], times=1, **FAULTS[fault])
     run = train(client, experiment, f"{route} {fault}")
     model = register(client, run, f"model {route} {fault}".replace(" ", "-"))
     drain_all(server)
-    assert [found["hits"] for found in emulator.faults()] == [2]
+    assert [found["hits"] for found in emulator.faults()] == [1]
     assert_delivered(emulator, run)
     assert_one_version(emulator, run, model)
+
+
+def test_several_faults_in_a_row_leave_no_trace(
+    emulator: EmulatorProcess, server: ServerProcess, client: Tracking, experiment: str
+) -> None:
+    """Three lost answers to the same batch, of which the first two took no effect, end in one batch."""
+    emulator.add_fault(match=ROUTES["log-batch"], times=2, effect="drop_answer", when="before")
+    emulator.add_fault(match=ROUTES["log-batch"], times=1, effect="drop_answer", when="after")
+    run = train(client, experiment, "unlucky")
+    drain_all(server)
+    assert [found["hits"] for found in emulator.faults()] == [2, 1]
+    assert_delivered(emulator, run)
 
 
 def test_retry_after_is_obeyed(

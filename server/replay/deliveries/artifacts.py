@@ -98,7 +98,7 @@ class ArtifactDelivery:
         """Everything: sending again is harmless."""
         return contents
 
-    def settle_time(self, contents: Contents) -> timedelta:
+    async def settle_time(self, lane: Lane, contents: Contents) -> timedelta:
         """None."""
         return timedelta(0)
 

@@ -34,6 +34,6 @@ class Delivery(Protocol):
         """
         ...
 
-    def settle_time(self, contents: Contents) -> timedelta:
+    async def settle_time(self, lane: Lane, contents: Contents) -> timedelta:
         """How long absence must last before it is believed; zero where sending twice is harmless."""
         ...

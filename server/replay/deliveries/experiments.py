@@ -5,6 +5,7 @@ from typing import assert_never, cast
 
 from server.commit.writer import Work, Writer
 from server.database.engine import Database, Transaction
+from server.domain.entities import LifecycleStage
 from server.domain.operations import CreateExperiment, DeleteExperiment, RestoreExperiment, SetExperimentTag
 from server.domain.verdicts import Verdict
 from server.journal.deliveries import Batch, Contents, Lane
@@ -14,6 +15,12 @@ from server.upstream.experiments import UpstreamExperiments
 from server.upstream.failures import UpstreamFailure
 
 ExperimentOperation = CreateExperiment | DeleteExperiment | RestoreExperiment | SetExperimentTag
+
+
+_STAGE_AFTER = {
+    DeleteExperiment: LifecycleStage.DELETED.value,
+    RestoreExperiment: LifecycleStage.ACTIVE.value,
+}
 
 
 class ExperimentDelivery:
@@ -27,11 +34,7 @@ class ExperimentDelivery:
     async def send(self, lane: Lane, batch: Batch, contents: Contents) -> None:
         """Send one operation."""
         operation = cast(ExperimentOperation, contents.entries[0].operation)
-        ids = await self._database.read(
-            lambda transaction: upstream_ids.find_experiment(transaction, operation.experiment_id)
-        )
-        if ids is None:
-            raise UpstreamFailure(Verdict.PARK, "UNKNOWN_EXPERIMENT", "The experiment is not in the store.")
+        ids = await self._ids(operation)
         match operation:
             case CreateExperiment():
                 await self._create(ids)
@@ -44,6 +47,14 @@ class ExperimentDelivery:
             case _:
                 assert_never(operation)
 
+    async def _ids(self, operation: ExperimentOperation) -> ExperimentIds:
+        ids = await self._database.read(
+            lambda transaction: upstream_ids.find_experiment(transaction, operation.experiment_id)
+        )
+        if ids is None:
+            raise UpstreamFailure(Verdict.PARK, "UNKNOWN_EXPERIMENT", "The experiment is not in the store.")
+        return ids
+
     async def _create(self, ids: ExperimentIds) -> None:
         upstream_id = await self._experiments.create(ids.upstream_name)
 
@@ -53,10 +64,16 @@ class ExperimentDelivery:
         await self._writer.commit(Work(remember), background=True)
 
     async def find_missing(self, lane: Lane, batch: Batch, contents: Contents) -> Contents:
-        """Everything: sending again is harmless."""
-        return contents
+        """Deleting and restoring are looked for; everything else is harmless to repeat."""
+        operation = contents.entries[0].operation
+        wanted = _STAGE_AFTER.get(type(operation))
+        if wanted is None:
+            return contents
+        ids = await self._ids(cast(ExperimentOperation, operation))
+        found = await self._experiments.find_by_name(ids.upstream_name)
+        return Contents() if found is not None and found.lifecycle_stage == wanted else contents
 
-    def settle_time(self, contents: Contents) -> timedelta:
+    async def settle_time(self, lane: Lane, contents: Contents) -> timedelta:
         """None."""
         return timedelta(0)
 

@@ -156,7 +156,7 @@ class ModelDelivery:
         await self._remember(lane, operation.version, found[0])
         return Contents()
 
-    def settle_time(self, contents: Contents) -> timedelta:
+    async def settle_time(self, lane: Lane, contents: Contents) -> timedelta:
         """A version must stay unseen for long before it is made again."""
         if contents.entries and isinstance(contents.entries[0].operation, CreateModelVersion):
             return self._settle.marker

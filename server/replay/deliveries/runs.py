@@ -11,7 +11,7 @@ from typing import assert_never, cast
 
 from server.commit.writer import Work, Writer
 from server.database.engine import Database, Transaction
-from server.domain.entities import RunStatus
+from server.domain.entities import LifecycleStage, RunStatus
 from server.domain.operations import (
     CreateRun,
     DeleteRun,
@@ -180,13 +180,14 @@ class RunDelivery:
         ids = await self._ids(lane)
         if contents.entries and isinstance(contents.entries[0].operation, CreateRun):
             return contents if not await self._is_created(ids) else Contents()
-        if not contents.points and not is_loggable(contents.entries[0]):
-            return contents
         run = await self._runs.find(upstream_run_id(ids))
         if run is None:
             return contents
+        if not contents.points and not is_loggable(contents.entries[0]):
+            operation = cast(RunOperation, contents.entries[0].operation)
+            return Contents() if _has_taken_effect(run, operation) else contents
         return Contents(
-            [entry for entry in contents.entries if not await self._shows(run, entry)],
+            [entry for entry in _final_entries(contents.entries) if not await self._shows(run, entry)],
             await self._missing_points(run.run_id, contents.points),
         )
 
@@ -218,12 +219,13 @@ class RunDelivery:
                 shown.add(_identity(metric))
         return [point for point in points if _identity(_metric(point)) not in shown]
 
-    def settle_time(self, contents: Contents) -> timedelta:
+    async def settle_time(self, lane: Lane, contents: Contents) -> timedelta:
         """Points and marked runs must stay unseen; everything else may be sent twice."""
         if contents.points:
             return self._settle.content
         if contents.entries and isinstance(contents.entries[0].operation, CreateRun):
-            return self._settle.marker
+            is_marked = (await self._ids(lane)).create_way == MLFLOW_WAY
+            return self._settle.marker if is_marked else timedelta(0)
         return timedelta(0)
 
     async def _ids(self, lane: Lane) -> RunIds:
@@ -233,6 +235,27 @@ class RunDelivery:
         if ids is None:
             raise UpstreamFailure(Verdict.PARK, "UNKNOWN_RUN", "The run is not in the store.")
         return ids
+
+
+def _has_taken_effect(run: UpstreamRun, operation: RunOperation) -> bool:
+    """Whether the run is as the operation leaves it."""
+    match operation:
+        case UpdateRun(status, end_time_ms, name):
+            return (
+                status in (None, run.status.value)
+                and end_time_ms in (None, run.end_time_ms)
+                and name in (None, run.name)
+            )
+        case DeleteRun():
+            return run.lifecycle_stage == LifecycleStage.DELETED.value
+        case RestoreRun():
+            return run.lifecycle_stage == LifecycleStage.ACTIVE.value
+        case DeleteTag(key):
+            return key not in run.tags
+        case CreateRun():
+            return True
+        case _:
+            assert_never(operation)
 
 
 def upstream_run_id(ids: RunIds) -> str:
@@ -246,6 +269,16 @@ def upstream_run_id(ids: RunIds) -> str:
             Verdict.PARK, "RUN_NOT_CREATED", "The workspace has refused to create this run."
         )
     return ids.upstream_id
+
+
+def _final_entries(entries: list[EntryRow]) -> list[EntryRow]:
+    """Of a tag that is set several times only the last: an earlier value, sent again, would undo it."""
+    last = {entry.operation.key: entry for entry in entries if isinstance(entry.operation, SetTag)}
+    return [
+        entry
+        for entry in entries
+        if not isinstance(entry.operation, SetTag) or last[entry.operation.key] is entry
+    ]
 
 
 def _metric(point: PointRow) -> UpstreamMetric:

@@ -1,0 +1,64 @@
+"""Small calls that the stock UI makes, and its Python client too, about what the server can do."""
+
+from typing import Any
+
+from server.api.endpoints import MLFLOW_2, MLFLOW_3, Call, Endpoint, json_routes, stream_routes
+from server.api.errors import send_json
+from server.domain.access import Permission
+from server.protocol.wire import encode
+
+_AJAX_3 = MLFLOW_3[1:]
+_SERVER_INFO: dict[str, object] = {
+    # The name the UI knows a server with a database by: it shows what needs one only then.
+    "store_type": "SqlStore",
+    "workspaces_enabled": False,
+    "trace_archival_enabled": False,
+    "multipart_uploads_enabled": False,
+    "multipart_downloads_enabled": False,
+    "artifact_serving_enabled": True,
+    "presigned_upload_run_id_supported": False,
+    "presigned_upload_model_id_supported": False,
+    "model_artifact_presigned_downloads_supported": False,
+    "artifacts_presigned_only": False,
+    "features_enabled": {"gateway": False, "scheduled_issue_detection": False},
+    "tracking_auth": "",
+}
+_NO_TELEMETRY: dict[str, object] = {
+    "disable_ui_telemetry": True,
+    "disable_ui_events": [],
+    "ui_rollout_percentage": 0,
+}
+
+
+class UiCallRoutes:
+    """server-info, and answers that keep what this server does not have out of the UI."""
+
+    def routes(self) -> list[Endpoint]:
+        """The route table."""
+        read = Permission.READ
+        gateway = [f"{prefix}/gateway-proxy" for prefix in MLFLOW_2]
+        return [
+            *json_routes("GET", "/server-info", self._server_info, permission=read, prefixes=MLFLOW_3),
+            *json_routes("GET", "/ui-telemetry", self._telemetry, permission=read, prefixes=_AJAX_3),
+            *stream_routes("POST", [f"{_AJAX_3[0]}/ui-telemetry"], self._drop_telemetry, permission=read),
+            *stream_routes("GET", gateway, self._no_gateway, permission=read),
+            *stream_routes("POST", gateway, self._no_gateway, permission=read),
+            *stream_routes(
+                "POST", [f"{prefix}/issues/search" for prefix in MLFLOW_3], self._nothing, permission=read
+            ),
+        ]
+
+    async def _server_info(self, call: Call, _: Any) -> dict[str, object]:
+        return _SERVER_INFO
+
+    async def _telemetry(self, call: Call, _: Any) -> dict[str, object]:
+        return _NO_TELEMETRY
+
+    async def _drop_telemetry(self, call: Call) -> None:
+        await send_json(call.send, encode({"status": "disabled"}))
+
+    async def _no_gateway(self, call: Call) -> None:
+        await send_json(call.send, encode({"endpoints": []}))
+
+    async def _nothing(self, call: Call) -> None:
+        await send_json(call.send, b"{}")

@@ -1,0 +1,28 @@
+"""Logs one point after another with the stock client, and writes down each that was acknowledged.
+
+Usage: steady.py FILE POINTS [PAUSE]. The first line of the file is the run's id, each further one a step.
+The slowest call, in seconds, is printed at the end.
+"""
+
+import sys
+import time
+
+import mlflow
+
+
+def main(path: str, points: int, pause: float) -> None:
+    slowest = 0.0
+    mlflow.set_experiment("steady")
+    with open(path, "w", buffering=1) as acknowledged, mlflow.start_run() as run:
+        acknowledged.write(f"{run.info.run_id}\n")
+        for step in range(points):
+            started = time.monotonic()
+            mlflow.log_metric("loss", step / 8, step=step)
+            slowest = max(slowest, time.monotonic() - started)
+            acknowledged.write(f"{step}\n")
+            time.sleep(pause)
+    print(f"slowest {slowest:.3f}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]) if len(sys.argv) > 3 else 0.0)
