@@ -6,20 +6,19 @@ the data folder, and opens the database itself only when no server holds it.
 
 import asyncio
 import gc
-import signal
 import socket
 import sys
 from collections.abc import Coroutine
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+from server.domain.errors import OperatorError
 
-    import httpx
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
     from server.bootstrap import Server
     from server.settings import Settings
@@ -61,121 +60,27 @@ def serve(
 async def _serve(settings: "Settings") -> None:
     from server.bootstrap import build
     from server.database.data_folder import lock_data_folder
+    from server.listening import listen, listen_for_commands, serve_until_stopped
 
     with _explained():
         _ = settings.effective_auth
         lock = lock_data_folder(settings.data_dir, holds_database=settings.is_sqlite)
         server = await build(settings)
     try:
-        with _listen(settings.host, settings.port) as listener, _admin_socket(settings.data_dir) as admin:
+        with (
+            _explained(),
+            listen(settings.host, settings.port) as listener,
+            listen_for_commands(settings.data_dir) as admin,
+        ):
             await server.start()
             _say(_banner(settings, server, listener))
             gc.collect()
             gc.freeze()
-            await _until_told_to_stop(server, listener, admin)
+            await serve_until_stopped(server, listener, admin)
     finally:
         await server.stop()
         if lock is not None:
             lock.release()
-
-
-async def _until_told_to_stop(server: "Server", listener: socket.socket, admin: socket.socket) -> None:
-    """Serve both sockets until SIGTERM or SIGINT, then finish what is in flight."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
-    public = _uvicorn(server.door, trusted_proxies=server.settings.trusted_proxies)
-    private = _uvicorn(server.admin_door)
-    serving = [
-        asyncio.create_task(public.serve(sockets=[listener])),
-        asyncio.create_task(private.serve(sockets=[admin])),
-    ]
-    stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait([stopped, *serving], return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    public.should_exit = private.should_exit = True
-    await asyncio.gather(*serving)
-
-
-def _uvicorn(application: Any, *, trusted_proxies: str = "") -> Any:
-    import uvicorn
-
-    class _Server(uvicorn.Server):
-        """Leaves signals to us: uvicorn would end the process with the signal, not with 0."""
-
-        @contextmanager
-        def capture_signals(self) -> "Iterator[None]":
-            yield
-
-    config = uvicorn.Config(
-        application,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=bool(trusted_proxies),
-        forwarded_allow_ips=trusted_proxies,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
-    return _Server(config)
-
-
-@contextmanager
-def _listen(host: str, port: int) -> "Iterator[socket.socket]":
-    try:
-        listener = _open_listener(host, port)
-    except OSError as error:
-        _fail(f"Cannot listen on {host}:{port}: {error.strerror}. Set MLPROXY_PORT to another port.")
-    with listener:
-        listener.setblocking(False)
-        yield listener
-
-
-def _open_listener(host: str, port: int) -> socket.socket:
-    # Named as TCP, or some event loops leave Nagle's algorithm on: 40 ms a call (uvicorn#3149).
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(address)
-    listener.listen(2048)
-    return listener
-
-
-@contextmanager
-def _admin_socket(data_dir: Path) -> "Iterator[socket.socket]":
-    """The socket for commands on this machine; its file mode is the credential."""
-    path = data_dir / ADMIN_SOCKET
-    path.unlink(missing_ok=True)
-    admin = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with admin:
-        # A path of over 107 bytes does not fit an address; one through the folder's descriptor does.
-        with _short_path(path) as short:
-            admin.bind(short)
-        path.chmod(0o600)
-        admin.listen(16)
-        admin.setblocking(False)
-        yield admin
-    with suppress(FileNotFoundError):
-        path.unlink()
-
-
-@contextmanager
-def _short_path(path: Path) -> "Iterator[str]":
-    import os
-
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    mask = os.umask(0o177)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}" if sys.platform == "linux" else str(path)
-    finally:
-        os.umask(mask)
-        os.close(folder)
 
 
 def _banner(settings: "Settings", server: "Server", listener: socket.socket) -> str:
@@ -392,47 +297,15 @@ async def _ask_any(
     *,
     delivers: bool,
 ) -> dict[str, Any]:
-    async with _client(settings, patience, delivers=delivers) as client:
-        response = await client.request(method, f"{_OWN}{path}", json=json)
-        answer: dict[str, Any] = response.json()
-        if response.is_error:
-            _fail(answer.get("message", response.text))
-        return answer
-
-
-@asynccontextmanager
-async def _client(
-    settings: "Settings", patience: float, *, delivers: bool
-) -> "AsyncIterator[httpx.AsyncClient]":
-    import httpx
-
-    from server.database.data_folder import DataFolderError, lock_data_folder
-
-    base_url = "http://localhost"
-    try:
-        lock = lock_data_folder(settings.data_dir, holds_database=settings.is_sqlite)
-    except DataFolderError:
-        with _short_path(settings.data_dir / ADMIN_SOCKET) as short:
-            transport = httpx.AsyncHTTPTransport(uds=short)
-            async with httpx.AsyncClient(transport=transport, base_url=base_url, timeout=patience) as client:
-                try:
-                    yield client
-                except httpx.TransportError as error:
-                    _fail(f"The server on {settings.data_dir} does not answer: {error}")
-        return
-    from server.bootstrap import build
+    from server.admin import connect
 
     with _explained():
-        server = await build(settings, replays=delivers and settings.is_sqlite)
-    try:
-        await server.start()
-        in_process = httpx.ASGITransport(app=server.admin_door)
-        async with httpx.AsyncClient(transport=in_process, base_url=base_url, timeout=patience) as client:
-            yield client
-    finally:
-        await server.stop()
-        if lock is not None:
-            lock.release()
+        async with connect(settings, patience=patience, delivers=delivers) as client:
+            response = await client.request(method, f"{_OWN}{path}", json=json)
+    answer: dict[str, Any] = response.json()
+    if response.is_error:
+        _fail(answer.get("message", response.text))
+    return answer
 
 
 # --- helpers --------------------------------------------------------------------------------
@@ -451,15 +324,9 @@ def _settings(**overrides: object) -> "Settings":
 @contextmanager
 def _explained() -> "Iterator[None]":
     """What an operator can mend ends the command with a sentence, not with a traceback."""
-    from server.database.data_folder import DataFolderError
-    from server.database.engine import DurabilityError
-    from server.database.migration import SchemaError
-    from server.services.ui_install import UiInstallError
-    from server.settings import SettingsError
-
     try:
         yield
-    except (SettingsError, SchemaError, DurabilityError, DataFolderError, UiInstallError) as error:
+    except OperatorError as error:
         _fail(str(error))
 
 

@@ -12,6 +12,8 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from server.domain.errors import OperatorError
+
 _PREFIX = "MLPROXY_"
 # Set by the test suites and by deployments around the server, not read by it.
 _FOREIGN_PREFIXES = ("MLPROXY_TEST_", "MLPROXY_DEMO_")
@@ -50,7 +52,7 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
-class SettingsError(Exception):
+class SettingsError(OperatorError):
     """A setting is wrong; the message says which, and what would be right."""
 
 

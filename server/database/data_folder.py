@@ -2,8 +2,14 @@
 
 import fcntl
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from server.domain.errors import OperatorError
+
+ADMIN_SOCKET = "admin.sock"
 _LOCK_NAME = "server.lock"
 _NETWORK_FILE_SYSTEMS = frozenset(
     {
@@ -23,7 +29,7 @@ _NETWORK_FILE_SYSTEMS = frozenset(
 )
 
 
-class DataFolderError(Exception):
+class DataFolderError(OperatorError):
     """The data folder cannot be used; the message says why and what to do."""
 
 
@@ -99,3 +105,15 @@ def file_system_of(folder: Path, mounts: Path = Path("/proc/mounts")) -> str | N
         if target.is_relative_to(mount_point) and (best is None or len(mount_point.parts) >= best[0]):
             best = (len(mount_point.parts), fields[2])
     return None if best is None else best[1]
+
+
+@contextmanager
+def short_path(path: Path) -> Iterator[str]:
+    """A spelling of a socket's path that fits its address, however deep the folder is."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    mask = os.umask(0o177)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}" if sys.platform == "linux" else str(path)
+    finally:
+        os.umask(mask)
+        os.close(folder)

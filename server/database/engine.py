@@ -16,6 +16,8 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 
+from server.domain.errors import OperatorError
+
 T = TypeVar("T")
 
 _SQLITE_FULL = 2
@@ -24,7 +26,7 @@ _READERS = 4
 _VALUES_PER_STATEMENT = 500
 
 
-class DurabilityError(Exception):
+class DurabilityError(OperatorError):
     """The database cannot keep the promise that a commit is flushed."""
 
 

@@ -11,12 +11,13 @@ from sqlalchemy import inspect
 
 from server.database.engine import Database
 from server.database.schema import metadata
+from server.domain.errors import OperatorError
 
 HEAD = "0001"
 _VERSION_TABLE = "alembic_version"
 
 
-class SchemaError(Exception):
+class SchemaError(OperatorError):
     """The database's schema does not fit this version; the message says what to do."""
 
 

@@ -43,6 +43,10 @@ HTTP_STATUS: dict[ErrorCode, int] = {
 }
 
 
+class OperatorError(Exception):
+    """Something that whoever runs the server can mend; the message says what is wrong and what to do."""
+
+
 class MlflowError(Exception):
     """A request that ends in MLflow's error body instead of an answer.
 

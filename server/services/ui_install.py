@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
+from server.domain.errors import OperatorError
 from server.services.ui_files import BUILD, COMPRESSED, UI_VERSION, build_folder, is_installed, is_text
 
 WHEEL_SHA256 = "be7d84ba0d0b12392f5b53260cdb3e6d7b7ef4b80c29da90a89b5a1f6db7102f"
@@ -28,7 +29,7 @@ _FILE_TYPE_MASK = 0o170000
 _SAID_LINES = 6
 
 
-class UiInstallError(Exception):
+class UiInstallError(OperatorError):
     """The files could not be had; the message says why and what to do."""
 
 
@@ -130,7 +131,7 @@ def _unpack(wheel: Path, target: Path) -> None:
             members = _members(archive)
             for member, name in members.items():
                 _write(target / BUILD / name, _read(archive, member))
-            _write(target / "LICENSE.txt", _read(archive, archive.getinfo(_LICENSE)))
+            (target / "LICENSE.txt").write_bytes(_read(archive, archive.getinfo(_LICENSE)))
     except (BadZipFile, KeyError, NotImplementedError, RuntimeError) as error:
         raise UiInstallError(f"{wheel} is not a wheel that can be read: {error}") from error
 
