@@ -13,6 +13,7 @@ from server.api.app import make_app, make_door
 from server.api.artifacts import ArtifactRoutes
 from server.api.door import Authenticator, Door
 from server.api.endpoints import Endpoint
+from server.api.evaluation import EvaluationRoutes
 from server.api.experiments import ExperimentRoutes
 from server.api.graphql import GraphQLRoutes
 from server.api.logged_models import LoggedModelRoutes
@@ -21,8 +22,12 @@ from server.api.openapi import describe
 from server.api.operations import OperationRoutes
 from server.api.registry import RegistryRoutes
 from server.api.runs import RunRoutes
+from server.api.scorers import ScorerRoutes
+from server.api.traces import TraceRoutes
 from server.api.ui import UiRoutes
 from server.api.ui_calls import UiCallRoutes
+from server.api.webhooks import WebhookRoutes
+from server.api.workspaces import WorkspaceRoutes
 from server.commit.writer import Work, Writer
 from server.database.engine import Database, Transaction
 from server.database.migration import prepare_schema
@@ -40,6 +45,8 @@ from server.replay.gate import Gate
 from server.replay.supervisor import Supervisor
 from server.replay.worker import ReplaySettings
 from server.services.artifacts import Artifacts
+from server.services.assessments import Assessments
+from server.services.evaluation import EvaluationDatasets
 from server.services.experiments import Experiments, add_default_experiment
 from server.services.keys import KeyAuthenticator, Keys, OpenAuthenticator
 from server.services.logged_models import LoggedModels
@@ -47,9 +54,14 @@ from server.services.metrics import Metrics
 from server.services.operations import Operations
 from server.services.registry import Registry
 from server.services.runs import Runs
+from server.services.scorers import Scorers
 from server.services.studio import StudioLinks
+from server.services.trace_metrics import TraceMetrics
+from server.services.trace_spans import TraceSpans
+from server.services.traces import Traces
 from server.services.ui_files import UiFiles
 from server.services.verification import Verification
+from server.services.webhooks import Webhooks
 from server.settings import AuthKind, ServerRole, Settings, SettingsError
 from server.spool.spool import Spool
 from server.store import artifacts as artifact_rows
@@ -65,6 +77,9 @@ from server.upstream.metrics import UpstreamMetrics
 from server.upstream.models import UpstreamModels
 from server.upstream.runs import UpstreamRuns
 from server.upstream.workspace import ArmWorkspaceId, WorkspaceAddress, parse_workspace, resolve
+from server.webhooks.guard import Guard
+from server.webhooks.outbound import Outbound
+from server.webhooks.sender import Sender
 
 _LEAST_FREE_BYTES = 256 * 1024 * 1024
 _SWEEP_GRACE_SECONDS = 900
@@ -202,6 +217,13 @@ async def build(settings: Settings, *, replays: bool = True) -> Server:
         starts.append(_starting(supervisor))
         stops.append(supervisor.stop)
 
+    outbound = Outbound(guard=Guard(listed=settings.webhook_hosts))
+    stops.append(outbound.aclose)
+    if replays and settings.role is not ServerRole.API:
+        sender = Sender(database=database, writer=writer, clock=clock, outbound=outbound)
+        starts.append(_starting(sender))
+        stops.append(sender.stop)
+
     authenticator: Authenticator
     authenticator = key_authenticator = KeyAuthenticator(database=database, writer=writer, clock=clock)
     if auth is AuthKind.OFF:
@@ -213,7 +235,9 @@ async def build(settings: Settings, *, replays: bool = True) -> Server:
         workspace=None if upstream is None else _WorkspaceView(upstream, gate, clock),
         replay=supervisor,
     )
-    routes = _routes(settings, database, writer, spool, upstream, operations, key_authenticator, telemetry)
+    routes = _routes(
+        settings, database, writer, spool, upstream, operations, key_authenticator, telemetry, outbound
+    )
     app = make_app(routes)
 
     def observe(scope: Any, status: int | None, seconds: float) -> None:
@@ -271,7 +295,13 @@ async def _build_upstream(
         UpstreamModels(connection),
     )
     stops.append(upstream.artifacts.aclose)
-    await writer.commit(Work(lambda transaction: _bind_workspace(transaction, address.canonical), alone=True))
+    await writer.commit(
+        Work(
+            lambda transaction: _bind_workspace(transaction, address.canonical),
+            alone=True,
+            raises=(SettingsError,),
+        )
+    )
     return upstream
 
 
@@ -375,6 +405,7 @@ def _routes(
     operations: Operations,
     authenticator: KeyAuthenticator,
     telemetry: Telemetry,
+    outbound: Outbound,
 ) -> list[Endpoint]:
     remote = None if upstream is None else _UpstreamBytes(database, upstream.artifacts)
     verification = None
@@ -405,11 +436,12 @@ def _routes(
     routes.extend(RunRoutes(runs, studio).routes())
     routes.extend(MetricRoutes(metrics).routes())
     routes.extend(ExperimentRoutes(experiments).routes())
-    routes.extend(
-        ArtifactRoutes(Artifacts(database=database, writer=writer, spool=spool, upstream=remote)).routes()
-    )
+    artifacts = Artifacts(database=database, writer=writer, spool=spool, upstream=remote)
+    routes.extend(ArtifactRoutes(artifacts).routes())
     routes.extend(RegistryRoutes(registry).routes())
     routes.extend(LoggedModelRoutes(LoggedModels(database=database, writer=writer)).routes())
+    routes.extend(_trace_routes(database, writer, artifacts).routes())
+    routes.extend(_kept_routes(database, writer, outbound))
     routes.extend(own.routes())
     routes.extend(UiCallRoutes().routes())
     routes.extend(
@@ -430,6 +462,28 @@ def _routes(
 def _studio_links(settings: Settings, database: Database, upstream: Upstream | None) -> StudioLinks:
     shows = upstream is not None and settings.studio_links
     return StudioLinks(database=database, url_of=upstream.address.studio_url if upstream and shows else None)
+
+
+def _trace_routes(database: Database, writer: Writer, artifacts: Artifacts) -> TraceRoutes:
+    return TraceRoutes(
+        traces=Traces(database=database, writer=writer),
+        spans=TraceSpans(writer=writer),
+        metrics=TraceMetrics(database=database),
+        assessments=Assessments(database=database, writer=writer),
+        artifacts=artifacts,
+    )
+
+
+def _kept_routes(database: Database, writer: Writer, outbound: Outbound) -> list[Endpoint]:
+    """What the workspace has nothing of: kept here, never delivered."""
+    return [
+        *EvaluationRoutes(EvaluationDatasets(database=database, writer=writer)).routes(),
+        *ScorerRoutes(Scorers(database=database, writer=writer)).routes(),
+        *WebhookRoutes(
+            Webhooks(database=database, writer=writer, clock=SystemClock(), outbound=outbound)
+        ).routes(),
+        *WorkspaceRoutes().routes(),
+    ]
 
 
 def _readiness(settings: Settings, writer: Writer) -> Callable[[], Awaitable[dict[str, object]]]:
@@ -469,9 +523,9 @@ def _rendering(operations: Operations, telemetry: Telemetry) -> Callable[[], Awa
     return render
 
 
-def _starting(supervisor: Supervisor) -> Callable[[], Awaitable[None]]:
+def _starting(worker: Supervisor | Sender) -> Callable[[], Awaitable[None]]:
     async def start() -> None:
-        supervisor.start()
+        worker.start()
 
     return start
 

@@ -131,6 +131,13 @@ class Settings(BaseSettings):
             ge=0, description="How long a marker must stay unseen before its run or version is made again."
         ),
     ] = 600.0
+    webhook_allowed_hosts: Annotated[
+        str,
+        Field(
+            description="Hosts, or host:port, comma separated, that webhooks may reach though they are not"
+            " public or not https. Any public https host may be reached anyway."
+        ),
+    ] = ""
     arm_url: Annotated[
         str,
         Field(description="Azure Resource Manager, for an ARM id as workspace (other in sovereign clouds)."),
@@ -187,6 +194,13 @@ class Settings(BaseSettings):
         if self.allowed_hosts:
             return frozenset(name.strip().lower() for name in self.allowed_hosts.split(",") if name.strip())
         return frozenset({self.host.lower(), "localhost", "127.0.0.1", "[::1]"})
+
+    @property
+    def webhook_hosts(self) -> frozenset[str]:
+        """Hosts that webhooks may reach whatever their addresses are."""
+        return frozenset(
+            name.strip().lower() for name in self.webhook_allowed_hosts.split(",") if name.strip()
+        )
 
 
 def load_settings(**overrides: object) -> Settings:

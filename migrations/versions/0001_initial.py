@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from migrations import initial_evaluation, initial_webhooks
+from migrations import initial_evaluation, initial_traces, initial_webhooks
 
 revision = "0001"
 down_revision = None
@@ -460,6 +460,7 @@ def upgrade() -> None:
         unique=False,
     )
     initial_evaluation.create_tables()
+    initial_traces.create_tables()
     initial_webhooks.create_tables()
 
 

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from server.api.endpoints import (
     MLFLOW_2,
+    MLFLOW_AND_PREVIEW,
     Call,
     ClientDisconnectedError,
     Endpoint,
@@ -88,7 +89,7 @@ class ArtifactRoutes:
         ]
         lists: list[tuple[str, Any, Any, Sequence[str]]] = [
             ("/artifacts", self._list, messages.FolderRequest, _PREFIXES),
-            ("/artifacts/list", self._list_of_run, messages.RunFolderRequest, MLFLOW_2),
+            ("/artifacts/list", self._list_of_run, messages.RunFolderRequest, MLFLOW_AND_PREVIEW),
             (f"{model}/directories", self._list_of_model, messages.LoggedModelFolderRequest, MLFLOW_2),
         ]
         routes = [

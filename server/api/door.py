@@ -17,6 +17,8 @@ from server.api.endpoints import ClientDisconnectedError, Endpoint
 from server.api.errors import as_mlflow_error, send_error
 from server.domain.access import Permission, Principal
 from server.domain.errors import ErrorCode, MlflowError
+from server.protocol.workspaces import HEADER as WORKSPACE_HEADER
+from server.services.workspaces import check_header
 
 log = structlog.get_logger(__name__)
 
@@ -115,6 +117,7 @@ class Door:
         permission = permission_of(route) if route is not None else None
         if permission is not Permission.PUBLIC:
             await self._admit(scope, headers, permission)
+            _check_workspace(scope, headers)
         if route is None or permission is None:
             raise MlflowError(
                 ErrorCode.ENDPOINT_NOT_FOUND, f"The server has no endpoint {scope['method']} {scope['path']}."
@@ -215,6 +218,14 @@ def _check_origin(scope: Scope, headers: list[tuple[bytes, bytes]]) -> None:
             host = value
     if origin and origin.split(b"://", 1)[-1].lower() != host.lower():
         raise MlflowError(ErrorCode.PERMISSION_DENIED, "Cross-origin request blocked")
+
+
+def _check_workspace(scope: Scope, headers: list[tuple[bytes, bytes]]) -> None:
+    """What asks for another MLflow workspace must not be served from this one."""
+    for name, value in headers:
+        # Whether there are workspaces may always be asked.
+        if name == WORKSPACE_HEADER and not scope["path"].endswith("/server-info"):
+            check_header(value)
 
 
 def _without_port(host: str) -> str:

@@ -15,7 +15,7 @@ from server.services.ui_files import INDEX, UI_VERSION, UiFile, UiFiles
 _FILES = "/static-files/"
 _NOTEBOOK_PAGE = "lib/notebook-trace-renderer/index.html"
 _HTML = b"text/html; charset=utf-8"
-_SCRIPTS_OF_ARTIFACTS = " 'unsafe-inline' 'unsafe-eval' https:"
+_SCRIPTS_OF_ARTIFACTS = " 'unsafe-inline' https:"
 _FOREVER = "public, max-age=2419200, immutable"
 
 _MISSING = b"""<!doctype html>
@@ -104,7 +104,8 @@ class UiRoutes:
 
 def _policy(*, runs_artifact_scripts: bool) -> str:
     """What the page may do. HTML artifacts are shown in a frame that has the page's policy too."""
-    scripts = "'self'" + (_SCRIPTS_OF_ARTIFACTS if runs_artifact_scripts else "")
+    # The charts on WebGL (parallel coordinates) compile their drawing: without 'unsafe-eval' they are empty.
+    scripts = "'self' 'unsafe-eval'" + (_SCRIPTS_OF_ARTIFACTS if runs_artifact_scripts else "")
     return "; ".join(
         [
             "default-src 'none'",

@@ -49,13 +49,15 @@ class Bounds:
 class Work(Generic[T]):
     """A job of a rare kind: `apply` runs inside the group's transaction, in a savepoint of its own.
 
-    `alone` gives it a transaction to itself (operations that create or rename a named thing).
+    `alone` gives it a transaction to itself (operations that create or rename a named thing). `raises` are
+    the errors of `apply` that its caller handles; any other is logged and told as an internal error.
     """
 
     apply: Callable[[Transaction], T]
     size_bytes: int = 256
     rows: int = 1
     alone: bool = False
+    raises: tuple[type[Exception], ...] = ()
 
 
 Job = RunWrite | Work[Any]
@@ -291,6 +293,8 @@ def _apply_rare(transaction: Transaction, waiting: _Waiting) -> _Outcome:
         raise
     except Exception as error:
         transaction.touched_lanes = touched
+        if isinstance(error, cast(Work[Any], waiting.job).raises):
+            return _Outcome(waiting, error=error)
         return _Outcome(waiting, error=_as_request_error(error))
 
 

@@ -27,6 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 
 from server.database import schema_evaluation as schema_evaluation
+from server.database import schema_traces as schema_traces
 from server.database import schema_webhooks as schema_webhooks
 from server.database.base import Id as _Id
 from server.database.base import clustered as _clustered

@@ -11,6 +11,7 @@ class ErrorCode(StrEnum):
 
     BAD_REQUEST = "BAD_REQUEST"
     ENDPOINT_NOT_FOUND = "ENDPOINT_NOT_FOUND"
+    FEATURE_DISABLED = "FEATURE_DISABLED"
     INTERNAL_ERROR = "INTERNAL_ERROR"
     INVALID_PARAMETER_VALUE = "INVALID_PARAMETER_VALUE"
     INVALID_STATE = "INVALID_STATE"
@@ -28,6 +29,8 @@ class ErrorCode(StrEnum):
 HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.BAD_REQUEST: 400,
     ErrorCode.ENDPOINT_NOT_FOUND: 404,
+    # A stock server answers 500, which its clients repeat for minutes.
+    ErrorCode.FEATURE_DISABLED: 501,
     ErrorCode.INTERNAL_ERROR: 500,
     ErrorCode.INVALID_PARAMETER_VALUE: 400,
     ErrorCode.INVALID_STATE: 500,

@@ -180,6 +180,7 @@ def _record(index: int, record: object) -> RecordFields:
         fields = msgspec.convert(record, RecordFields)
     except msgspec.ValidationError as error:
         raise invalid_parameter(f"Invalid value for parameter 'records[{index}]': {error}") from error
+    limits.check_text(f"records[{index}].tags", str((fields.tags or {}).get(USER_TAG, "")))
     if fields.source:
         fields.source = _source(fields.source)
     return fields

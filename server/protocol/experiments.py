@@ -6,6 +6,10 @@ from server.domain.entities import Experiment
 from server.protocol.wire import Request
 
 
+# MLflow's own workspaces, which have nothing to do with Azure's; without them there is only this one.
+_MLFLOW_WORKSPACE = "default"
+
+
 class TagMessage(msgspec.Struct):
     """A key and a value."""
 
@@ -71,6 +75,7 @@ class ExperimentMessage(msgspec.Struct, omit_defaults=True):
     lifecycle_stage: str
     last_update_time: int
     creation_time: int
+    workspace: str
     tags: list[TagMessage] = []
 
 
@@ -102,5 +107,6 @@ def experiment_message(experiment: Experiment) -> ExperimentMessage:
         experiment.lifecycle_stage.value,
         experiment.last_update_time_ms,
         experiment.creation_time_ms,
+        _MLFLOW_WORKSPACE,
         [TagMessage(tag.key, tag.value) for tag in experiment.tags],
     )

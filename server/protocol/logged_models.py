@@ -88,8 +88,8 @@ class LoggedModelInfoMessage(msgspec.Struct, omit_defaults=True):
     last_updated_timestamp_ms: int
     artifact_uri: str
     status: str
-    model_type: str | None = None
-    source_run_id: str | None = None
+    model_type: str
+    source_run_id: str
     status_message: str | None = None
     tags: list[TagMessage] = []
 

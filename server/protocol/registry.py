@@ -125,12 +125,12 @@ class ModelVersionMessage(msgspec.Struct, omit_defaults=True):
     current_stage: str
     source: str
     status: str
+    description: str
+    run_id: str
+    run_link: str
     user_id: str | None = None
-    description: str | None = None
-    run_id: str | None = None
     status_message: str | None = None
     tags: list[TagMessage] = []
-    run_link: str | None = None
     aliases: list[str] = []
     model_id: str | None = None
 

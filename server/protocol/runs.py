@@ -221,7 +221,7 @@ class RunMessage(msgspec.Struct, omit_defaults=True):
     info: RunInfoMessage
     data: RunDataMessage
     inputs: RunInputsMessage
-    outputs: RunOutputsMessage | None = None
+    outputs: RunOutputsMessage
 
 
 class RunAnswer(msgspec.Struct):

@@ -5,6 +5,7 @@ stock server takes them. A JSON string that holds JSON is accepted (clients of 1
 a field that is null counts as absent.
 """
 
+import json
 import re
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
@@ -20,6 +21,7 @@ _PATH = re.compile(r" - at `\$([^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `([^`]+)`")
 _encoder = msgspec.json.Encoder()
 _MAX_QUERY_FIELDS = 1000
+_ESCAPED_NUL = b"\\u0000"
 
 
 class Request(msgspec.Struct, kw_only=True):
@@ -73,7 +75,10 @@ class Decoder:
         if body[:1] == b'"':
             body = _unwrap(body)
         try:
-            return self._decoder.decode(body)
+            message = self._decoder.decode(body)
+            if _ESCAPED_NUL in body:
+                _refuse_nul(msgspec.to_builtins(message))
+            return message
         except msgspec.ValidationError as error:
             return self._without_nulls(body, error)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -81,10 +86,14 @@ class Decoder:
 
     def _without_nulls(self, body: bytes, error: msgspec.ValidationError) -> Any:
         """The message once more, without its fields that are null."""
-        fields = msgspec.json.decode(body)
-        stripped = _strip_nulls(fields)
+        try:
+            fields = msgspec.json.decode(body)
+            stripped = _strip_nulls(fields)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as malformed:
+            raise invalid_parameter(f"The request body is not valid JSON: {malformed}") from malformed
         if stripped == fields:
             raise _explain(error, body) from error
+        _refuse_nul(stripped)
         try:
             return msgspec.convert(stripped, self.message_type, strict=False)
         except msgspec.ValidationError as other:
@@ -97,6 +106,8 @@ class Decoder:
         except ValueError as error:
             raise invalid_parameter("The query string has too many fields.") from error
         fields = {key: values if key in self._lists else values[0] for key, values in pairs.items()}
+        if "%00" in query:
+            _refuse_nul(fields)
         try:
             return msgspec.convert(fields, self.message_type, strict=False)
         except msgspec.ValidationError as error:
@@ -120,6 +131,26 @@ def _strip_nulls(value: Any) -> Any:
     if isinstance(value, list):
         return [_strip_nulls(item) for item in value]
     return value
+
+
+def _refuse_nul(value: Any) -> None:
+    """Refuse text that Postgres can neither hold nor look for.
+
+    Raises:
+        MlflowError: there is a NUL in it somewhere.
+    """
+    if isinstance(value, str):
+        if "\0" in value:
+            shown = json.dumps(value[:200])
+            raise invalid_parameter(
+                f"Invalid value {shown} supplied: the text holds a NUL, which cannot be stored."
+            )
+    elif isinstance(value, dict):
+        for field in value.values():
+            _refuse_nul(field)
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_nul(item)
 
 
 def _unwrap(body: bytes) -> bytes:

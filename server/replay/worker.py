@@ -342,7 +342,7 @@ class LaneWorker:
         return self._gate_wait()
 
     async def _commit(self, apply: Callable[[Transaction], T]) -> T:
-        return await self._writer.commit(Work(apply), background=True)
+        return await self._writer.commit(Work(apply, raises=(LeaseLostError,)), background=True)
 
 
 def _within(contents: Contents, first: int, last: int) -> Contents:

@@ -149,7 +149,7 @@ class Experiments:
         def apply(transaction: Transaction) -> None:
             experiment = get_experiment(transaction, experiment_id)
             if experiment.lifecycle_stage is LifecycleStage.ACTIVE:
-                raise does_not_exist(f"No deleted Experiment with id={experiment_id} exists")
+                raise does_not_exist(f"No Experiment with id={experiment_id} exists")
             own_id = experiment.experiment_id
             deleted = runs.list_lanes_of_experiment(
                 transaction, own_id, LifecycleStage.DELETED, experiment.last_update_time_ms

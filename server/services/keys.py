@@ -5,9 +5,9 @@ SHA-256 is stored. (A fast hash is right for a secret that cannot be guessed.)
 """
 
 import base64
-import binascii
 import hashlib
 import hmac
+import re
 import secrets
 from dataclasses import dataclass
 
@@ -22,6 +22,7 @@ from server.store.api_keys import ApiKey
 
 _PREFIX_BYTES = 6
 _SECRET_BYTES = 32
+_PREFIX = re.compile(r"[0-9a-f]{12}")
 _BELIEVED_SECONDS = 5.0
 _LARGEST_CACHE = 10_000
 _TOUCH_EVERY_MS = 60_000
@@ -155,11 +156,11 @@ def _parse(authorization: bytes) -> tuple[str, str] | None:
     if scheme.lower() == "basic":
         try:
             _, _, key = base64.b64decode(key, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # not base64, or not text
             return None
     elif scheme.lower() != "bearer":
         return None
     parts = key.split("_", 2)
-    if len(parts) != 3 or parts[0] != "mlp":
+    if len(parts) != 3 or parts[0] != "mlp" or not _PREFIX.fullmatch(parts[1]):
         return None
     return parts[1], parts[2]

@@ -201,8 +201,8 @@ def _info(model: LoggedModel, tags: Sequence[tuple[str, str]]) -> messages.Logge
         model.last_updated_timestamp_ms,
         model.artifact_uri,
         model.status,
-        model.model_type,
-        model.source_run_id,
+        model.model_type or "",
+        model.source_run_id or "",
         model.status_message,
         [TagMessage(key, value) for key, value in tags],
     )

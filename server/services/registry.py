@@ -31,6 +31,7 @@ from server.protocol import limits, paging
 from server.protocol import registry as messages
 from server.protocol import search as grammar
 from server.protocol.experiments import TagMessage
+from server.services import announcements
 from server.services.sources import (
     Source,
     check_prompt_source,
@@ -94,6 +95,7 @@ class Registry:
             if not messages.says_prompt(tags):
                 operation = CreateRegisteredModel(upstream_name, request.description, tags)
                 append_entry(transaction, lane_id, operation, principal=principal)
+            announcements.announce_model(transaction, name, tags, request.description)
             return load_models(transaction, [model_pk])[0]
 
         return await self._writer.commit(Work(apply, alone=True))
@@ -178,6 +180,7 @@ class Registry:
         def change(transaction: Transaction, model: RegisteredModel) -> None:
             registry.set_tags(transaction, model.model_pk, dict([tag]))
             _deliver(transaction, model, SetRegisteredModelTag(model.upstream_name, *tag), principal)
+            announcements.announce_model_tag(transaction, model, *tag)
 
         await self._change_model(name, change)
 
@@ -188,6 +191,7 @@ class Registry:
         def change(transaction: Transaction, model: RegisteredModel) -> None:
             if registry.delete_tag(transaction, model.model_pk, key):
                 _deliver(transaction, model, DeleteRegisteredModelTag(model.upstream_name, key), principal)
+            announcements.announce_model_tag(transaction, model, key, None)
 
         await self._change_model(name, change)
 
@@ -198,15 +202,19 @@ class Registry:
         def change(transaction: Transaction, model: RegisteredModel) -> None:
             found = get_version(transaction, model, version)
             registry.set_alias(transaction, model.model_pk, alias, found.version)
+            announcements.announce_alias(transaction, model, alias, found.version)
 
         await self._change_model(name, change)
 
     async def delete_alias(self, name: str, alias: str) -> None:
         """Delete an alias, if it is there."""
         messages.check_alias_reference(alias)
-        await self._change_model(
-            name, lambda transaction, model: registry.delete_alias(transaction, model.model_pk, alias)
-        )
+
+        def change(transaction: Transaction, model: RegisteredModel) -> None:
+            registry.delete_alias(transaction, model.model_pk, alias)
+            announcements.announce_alias(transaction, model, alias, None)
+
+        await self._change_model(name, change)
 
     async def _change_model(self, name: str, change: Callable[[Transaction, RegisteredModel], T]) -> T:
         return await self._writer.commit(
@@ -235,7 +243,9 @@ class Registry:
             registry.insert_version(transaction, version, tags, principal=principal)
             if not messages.says_prompt(tags):
                 _deliver_version(transaction, model, version, source, tags, principal)
-            return _load_versions(transaction, [version])[0]
+            made = _load_versions(transaction, [version])[0]
+            announcements.announce_version(transaction, made, tags)
+            return made
 
         return await self._change_model(request.name, change)
 
@@ -337,6 +347,7 @@ class Registry:
         def change(transaction: Transaction, model: RegisteredModel, found: ModelVersion) -> None:
             _deliver(transaction, model, SetModelVersionTag(found.version, *tag), principal, of=found)
             registry.set_version_tags(transaction, (model.model_pk, found.version), dict([tag]))
+            announcements.announce_version_tag(transaction, model, found.version, *tag)
 
         await self._change_version(name, version, change)
 
@@ -347,6 +358,7 @@ class Registry:
         def change(transaction: Transaction, model: RegisteredModel, found: ModelVersion) -> None:
             if registry.delete_version_tag(transaction, (model.model_pk, found.version), key):
                 _deliver(transaction, model, DeleteModelVersionTag(found.version, key), principal, of=found)
+            announcements.announce_version_tag(transaction, model, found.version, key, None)
 
         await self._change_version(name, version, change)
 
@@ -555,11 +567,11 @@ def _load_versions(
             source=item.source,
             status=item.status,
             user_id=item.user_id,
-            description=item.description,
-            run_id=item.run_id,
+            description=item.description or "",
+            run_id=item.run_id or "",
             status_message=item.status_message,
             tags=[TagMessage(key, value) for key, value in tags.get((item.model_pk, item.version), ())],
-            run_link=item.run_link,
+            run_link=item.run_link or "",
             aliases=aliases.get((item.model_pk, item.version), []),
             model_id=item.model_id,
         )

@@ -290,7 +290,9 @@ def _create_run(
         LifecycleStage.ACTIVE,
     )
     data = messages.RunDataMessage(tags=[TagMessage(key, value) for key, value in all_tags.items()])
-    return messages.RunMessage(messages.run_info_message(info), data, messages.RunInputsMessage())
+    return messages.RunMessage(
+        messages.run_info_message(info), data, messages.RunInputsMessage(), messages.RunOutputsMessage()
+    )
 
 
 def _append_create(transaction: Transaction, new: NewRun, data_lane: int) -> None:
@@ -367,9 +369,7 @@ def load_runs(transaction: Transaction, infos: Sequence[RunInfo]) -> list[messag
     return found
 
 
-def _outputs(models: Sequence[tuple[str, int]]) -> messages.RunOutputsMessage | None:
-    if not models:
-        return None
+def _outputs(models: Sequence[tuple[str, int]]) -> messages.RunOutputsMessage:
     return messages.RunOutputsMessage([messages.ModelOutputMessage(*model) for model in models])
 
 
@@ -387,7 +387,7 @@ def _dataset_message(item: datasets.DatasetInput) -> messages.DatasetInputMessag
 
 def parse_view(view: str | int | None) -> ViewType:
     """The view type in a request; active things only when it is absent or unknown, as on a stock server."""
-    if isinstance(view, str) and view.isdecimal():
+    if isinstance(view, str) and view.isascii() and view.isdigit():
         view = int(view[:2])
     name = _VIEW_BY_NUMBER.get(view) if isinstance(view, int) else view
     return ViewType.__members__.get(name or "", ViewType.ACTIVE_ONLY)
@@ -396,7 +396,7 @@ def parse_view(view: str | int | None) -> ViewType:
 def _status(value: str | int | None) -> str | None:
     if value is None or value == "":
         return None
-    if isinstance(value, str) and value.isdecimal():
+    if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value[:2])
     name = _STATUS_BY_NUMBER.get(value) if isinstance(value, int) else value
     if name not in RunStatus.__members__:

@@ -41,13 +41,16 @@ def install_ui(folder: Path, wheel: Path | None = None) -> bool:
     """
     if is_installed(build_folder(folder)):
         return False
-    folder.mkdir(parents=True, exist_ok=True)
-    with _work_folder(folder) as work:
-        found = wheel if wheel is not None else _download(work)
-        _check_hash(found)
-        fresh = work / UI_VERSION
-        _unpack(found, fresh)
-        return _put(fresh, folder / UI_VERSION)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _work_folder(folder) as work:
+            found = wheel if wheel is not None else _download(work)
+            _check_hash(found)
+            fresh = work / UI_VERSION
+            _unpack(found, fresh)
+            return _put(fresh, folder / UI_VERSION)
+    except OSError as error:
+        raise UiInstallError(f"The UI's files cannot be written to {folder}: {error.strerror}") from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from server.database.engine import Database, Transaction
@@ -17,6 +18,9 @@ from server.upstream.metrics import UpstreamMetrics
 from server.upstream.runs import UpstreamRun, UpstreamRuns
 
 _MOST_DIFFERENCES = 200
+_OWN_FILES = "mlproxy/"
+# The workspace sets tags of these names itself, and we mark what we make.
+_SERVICE_TAGS = ("azureml.", "mlproxy.", "mlflow.")
 # Tags that name another run are delivered with that run's upstream id.
 _RUN_TAGS = frozenset({"mlflow.parentRunId", "mlflow.rootRunId"})
 
@@ -63,6 +67,9 @@ class Verification:
             differences.extend(_compare_info(here.info, there))
             differences.extend(_compare_texts("param", here.params, there.params))
             differences.extend(_compare_texts("tag", here.comparable_tags, there.tags))
+            differences.extend(_unexpected("param", here.params, there.params))
+            differences.extend(_unexpected("tag", here.tags, _not_service_tags(there.tags)))
+            differences.extend(_unexpected("metric", here.points, there.metrics))
             differences.extend(await self._compare_points(here, there))
             differences.extend(await self._compare_files(here, there))
         return messages.VerifyAnswer(
@@ -95,7 +102,9 @@ class Verification:
 
     async def _compare_files(self, here: "_Here", there: UpstreamRun) -> list[Difference]:
         experiment = here.ids.experiment.upstream_id or here.ids.experiment.upstream_name
-        differences = []
+        paths = await self._artifacts.list_paths(experiment, there.run_id)
+        own = [path for path in paths if not path.startswith(_OWN_FILES)]
+        differences = _unexpected("artifact", here.files, dict.fromkeys(own))
         for path, (size_bytes, md5) in here.files.items():
             stored = await self._artifacts.info(experiment, there.run_id, path)
             if stored is None:
@@ -133,7 +142,10 @@ def _load(transaction: Transaction, run_id: str) -> _Here:
     assert ids is not None
     here = _Here(info, ids)
     here.params = dict(runs.list_params(transaction, [info.run_pk]).get(info.run_pk, []))
-    here.tags = dict(runs.list_tags(transaction, [info.run_pk]).get(info.run_pk, []))
+    here.tags = {
+        key: upstream_ids.upstream_tag_value(transaction, key, value)
+        for key, value in runs.list_tags(transaction, [info.run_pk]).get(info.run_pk, [])
+    }
     for point in metrics.list_latest(transaction, [info.run_pk]).get(info.run_pk, []):
         here.points[point[0]] = metrics.list_points(transaction, info.run_pk, point[0], offset=0, limit=2**62)
     for path, size_bytes, md5 in transaction.rows(
@@ -174,3 +186,12 @@ def _compare_texts(what: str, here: dict[str, str], there: dict[str, str]) -> li
         for key, value in here.items()
         if there.get(key) != value
     ]
+
+
+def _unexpected(what: str, here: Mapping[str, object], there: Mapping[str, object]) -> list[Difference]:
+    """What only the workspace has."""
+    return [Difference(f"{what} {key}", "not here", "there") for key in there if key not in here]
+
+
+def _not_service_tags(tags: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in tags.items() if not key.startswith(_SERVICE_TAGS)}

@@ -105,9 +105,7 @@ def note_records(
 
 def set_profile(transaction: Transaction, dataset_pk: int, profile: str | None) -> None:
     """Change the profile, and nothing else."""
-    transaction.run(
-        "UPDATE evaluation_datasets SET profile = ? WHERE dataset_pk = ?", (profile, dataset_pk)
-    )
+    transaction.run("UPDATE evaluation_datasets SET profile = ? WHERE dataset_pk = ?", (profile, dataset_pk))
 
 
 def touch(transaction: Transaction, dataset_pk: int) -> None:
@@ -155,9 +153,7 @@ def set_tags(transaction: Transaction, dataset_pk: int, tags: Mapping[str, str])
 
 def delete_tag(transaction: Transaction, dataset_pk: int, key: str) -> None:
     """Delete a tag, if it is there."""
-    transaction.run(
-        "DELETE FROM evaluation_dataset_tags WHERE dataset_pk = ? AND key = ?", (dataset_pk, key)
-    )
+    transaction.run("DELETE FROM evaluation_dataset_tags WHERE dataset_pk = ? AND key = ?", (dataset_pk, key))
 
 
 def list_experiments(transaction: Transaction, dataset_pk: int) -> list[int]:
@@ -191,9 +187,7 @@ def remove_experiments(transaction: Transaction, dataset_pk: int, experiment_ids
 # --- records --------------------------------------------------------------------------------
 
 
-def find_records(
-    transaction: Transaction, dataset_pk: int, input_hashes: Iterable[str]
-) -> dict[str, Record]:
+def find_records(transaction: Transaction, dataset_pk: int, input_hashes: Iterable[str]) -> dict[str, Record]:
     """The records of a dataset that have these inputs, by the hash."""
     rows = transaction.rows_in(
         f"SELECT {_RECORD} FROM evaluation_records WHERE dataset_pk = {int(dataset_pk)} AND input_hash",
@@ -221,8 +215,7 @@ def list_records(
 def insert_records(transaction: Transaction, dataset_pk: int, records: Iterable[Record]) -> None:
     """Store new records."""
     transaction.run_many(
-        f"INSERT INTO evaluation_records (dataset_pk, {_RECORD})"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO evaluation_records (dataset_pk, {_RECORD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
                 dataset_pk,

@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from server.database.engine import Transaction
+
+MODEL_HISTORY_TAG = "mlflow.log-model.history"
+RUN_TAGS = frozenset({"mlflow.parentRunId", "mlflow.rootRunId", MODEL_HISTORY_TAG})
+"""Tags that name runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,24 @@ def upstream_run_id_of(transaction: Transaction, run_id: str) -> str:
     """A run's id in the workspace; its own id where it is not known to be another."""
     rows = transaction.rows("SELECT upstream_id FROM runs WHERE run_id = ?", (run_id,))
     return rows[0][0] if rows and rows[0][0] else run_id
+
+
+def upstream_tag_value(transaction: Transaction, key: str, value: str) -> str:
+    """A run's tag as the workspace is to hold it: the runs it names under their ids there."""
+    if key not in RUN_TAGS:
+        return value
+    if key != MODEL_HISTORY_TAG:
+        return upstream_run_id_of(transaction, value)
+    try:
+        models = msgspec.json.decode(value, type=list[dict[str, Any]])
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return value  # a client wrote something else under this name
+    named = {str(model["run_id"]) for model in models if "run_id" in model}
+    for run_id in named:
+        upstream_id = upstream_run_id_of(transaction, run_id)
+        if upstream_id != run_id:
+            value = value.replace(f'"{run_id}"', f'"{upstream_id}"')
+    return value
 
 
 def set_experiment_upstream_id(transaction: Transaction, experiment_id: int, upstream_id: str) -> None:

@@ -28,8 +28,8 @@ def configure_logs(*, as_json: bool, level: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info if as_json else _keep,
-            _redact,
             renderer,
+            _redact,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
@@ -46,11 +46,9 @@ def redact(text: str) -> str:
     return _SECRETS.sub(r"\1[redacted]", text)
 
 
-def _redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for key, value in event.items():
-        if isinstance(value, str):
-            event[key] = redact(value)
-    return event
+def _redact(_logger: Any, _method: str, line: Any) -> str:
+    # After rendering: fields inside fields and tracebacks are text only then.
+    return redact(str(line))
 
 
 def _keep(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -11,6 +11,7 @@ import mlflow
 
 
 def main(path: str, points: int, pause: float) -> None:
+    """Log that many points, `pause` seconds apart."""
     slowest = 0.0
     mlflow.set_experiment("steady")
     with open(path, "w", buffering=1) as acknowledged, mlflow.start_run() as run:

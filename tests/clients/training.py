@@ -87,6 +87,7 @@ class Recorder:
 
 
 def main(record_file: Path) -> None:
+    """Train a parent with two children, then a run that fails; write the record."""
     started_ms = int(time.time() * 1000)
     client = MlflowClient()
     mlflow.set_experiment(EXPERIMENT)
@@ -120,6 +121,7 @@ def main(record_file: Path) -> None:
 
 
 def log_values(run: Recorder) -> None:
+    """Params, tags, metrics of every epoch, numbers that are hard to carry, and a dataset."""
     run.params({"learning rate": 0.1, "layers/one": 64, "name": "ünïcode “quoted”", "empty-ish": " "})
     run.tag("team", "vision")
     run.tag("stage", "start")
@@ -139,6 +141,7 @@ def log_values(run: Recorder) -> None:
 
 
 def log_files(run: Recorder) -> None:
+    """Files of every kind that the fluent API makes, one of them written twice, and a directory."""
     figure = Figure(figsize=(3, 2))
     figure.subplots().plot([1, 2, 3])
     mlflow.log_figure(figure, "plots/curve.png")
@@ -147,7 +150,7 @@ def log_files(run: Recorder) -> None:
     run.downloaded_file("settings.json")
     mlflow.log_text("first", "notes.txt")
     mlflow.log_text("zweite Fassung", "notes.txt")
-    run.file("notes.txt", "zweite Fassung".encode())
+    run.file("notes.txt", b"zweite Fassung")
     mlflow.log_table(pd.DataFrame({"in": ["q"], "out": ["a"]}), "table.json")
     run.downloaded_file("table.json")
     run.document["tags"]["mlflow.loggedArtifacts"] = '[{"path": "table.json", "type": "table"}]'
@@ -194,6 +197,7 @@ def log_model(run: Recorder) -> dict[str, Any]:
 
 
 def train_child(client: MlflowClient, parent: Recorder, name: str) -> dict[str, Any]:
+    """A nested run with metrics of its own."""
     with mlflow.start_run(run_name=name, nested=True) as run:
         child = Recorder(run.info.run_id, run.info.start_time)
         child.params({"fold": name})

@@ -28,12 +28,14 @@ class MainJob:
 
 @pytest.fixture(scope="module")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatorProcess]:
+    """The workspace."""
     with EmulatorProcess.start(tmp_path_factory.mktemp("emulator")) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def server(emulator: EmulatorProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """The proxy, which lets in clients with a key only."""
     with ServerProcess.start(
         tmp_path_factory.mktemp("server"),
         MLPROXY_WORKSPACE=emulator.tracking_uri,
@@ -46,8 +48,12 @@ def server(emulator: EmulatorProcess, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module", params=["mlflow3-bearer", "mlflow2-basic"])
 def main_job(
-    request: pytest.FixtureRequest, server: ServerProcess, emulator: EmulatorProcess, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    server: ServerProcess,
+    emulator: EmulatorProcess,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> MainJob:
+    """One training per client, delivered; the newer client shows its key as token, the older as password."""
     client, _, scheme = request.param.partition("-")
     python = client_python(client)
     folder: Path = tmp_path_factory.mktemp(client)

@@ -16,7 +16,7 @@ def test_the_client_has_no_azure_package(main_job: MainJob) -> None:
 
 
 def test_run_ids_are_the_clients(main_job: MainJob) -> None:
-    """Every run exists in the workspace once, under the id that the client was given, and no other run does."""
+    """Every run is in the workspace once, under the id that the client was given, and no other is."""
     held = Counter(run.run_id for run in runs_of(main_job.emulator, main_job.record["experiment"]))
     ours = {run["run_id"] for run in main_job.runs}
     assert {run_id: held[run_id] for run_id in ours} == dict.fromkeys(ours, 1)
@@ -25,7 +25,7 @@ def test_run_ids_are_the_clients(main_job: MainJob) -> None:
 
 
 def test_points_arrive_once_and_in_order(main_job: MainJob) -> None:
-    """Every metric point is there with its step, timestamp and value, exactly once, in the order it was logged."""
+    """Every point is there with its step, timestamp and value, exactly once, in the order of logging."""
     for run in main_job.runs:
         logged = [point(*logged_point) for logged_point in run["points"]]
         assert _workspace(main_job, run).points_in_order == logged

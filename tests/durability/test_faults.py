@@ -122,6 +122,7 @@ def register(client: Tracking, run: LoggedRun, name: str) -> str:
 
 
 def assert_one_version(emulator: EmulatorProcess, run: LoggedRun, name: str) -> None:
+    """The model has one version, made from the run's folder."""
     models = [model for model in emulator.registered_models() if model["name"] == name]
     sources = [version["source"] for model in models for version in model["versions"]]
     assert sources == [f"azureml://artifacts/ExperimentRun/dcid.{run.run_id}/model"]

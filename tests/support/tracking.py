@@ -1,9 +1,10 @@
 """The tracking API in-process: requests to the real door, and a look into the journal behind it."""
 
 import asyncio
+import json
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,9 @@ class Api:
         url = path if path.startswith("/") else MLFLOW + path
         if method == "GET":
             return await self.http.request(method, url, params=fields)
-        return await self.http.request(method, url, json=fields or {})
+        # In ASCII, so that a lone surrogate can be sent too.
+        content, headers = json.dumps(fields or {}), {"content-type": "application/json"}
+        return await self.http.request(method, url, content=content, headers=headers)
 
     async def get(self, path: str, **fields: Any) -> Json:
         """The answer to a GET that must succeed."""
@@ -205,8 +208,8 @@ class Bench(Api):
         """The journal behind it."""
         return Journal(self.database)
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
         """Keep the writer busy inside; what is asked meanwhile becomes one group."""
         busy, free = threading.Event(), threading.Event()
 
@@ -216,6 +219,7 @@ class Bench(Api):
 
         occupation = asyncio.ensure_future(self.writer.commit(Work(occupy, alone=True)))
         try:
+            assert await asyncio.to_thread(busy.wait, DEADLINE_SECONDS)
             yield
         finally:
             free.set()

@@ -15,6 +15,7 @@ Point = tuple[str, int, int, str]
 
 LARGEST_DOUBLE = 1.7976931348623157e308
 PARENT_TAG = "mlflow.parentRunId"
+MODEL_HISTORY_TAG = "mlflow.log-model.history"
 RUN_MARKER_TAG = "mlproxy.run_uid"
 
 
@@ -58,14 +59,17 @@ class WorkspaceRun:
 
 
 def run_of(emulator: EmulatorProcess, run_id: str) -> WorkspaceRun:
+    """One run, by its id in the workspace."""
     return WorkspaceRun(emulator.run(run_id))
 
 
 def runs_of(emulator: EmulatorProcess, experiment_name: str) -> list[WorkspaceRun]:
+    """All runs of an experiment, by its name in the workspace."""
     return [WorkspaceRun(run) for run in emulator.runs() if run["experiment_name"] == experiment_name]
 
 
 def point_of(row: JsonObject) -> Point:
+    """A point from the workspace's row."""
     return point(row["key"], row["step"], row["timestamp"], row["value"])
 
 

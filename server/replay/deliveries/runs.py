@@ -34,7 +34,6 @@ from server.upstream.runs import NewRun, UpstreamMetric, UpstreamRun, UpstreamRu
 HISTORY_WAY = "history"
 MLFLOW_WAY = "mlflow"
 _REFUSALS_OF_THE_WAY = (400, 404, 405)
-_RUN_TAGS = frozenset({"mlflow.parentRunId", "mlflow.rootRunId"})
 
 RunOperation = CreateRun | UpdateRun | DeleteRun | RestoreRun | DeleteTag
 PointIdentity = tuple[str, int, int, float | None]
@@ -166,7 +165,11 @@ class RunDelivery:
 
     async def _tag_value(self, key: str, value: str) -> str:
         """Tags that name another run must name it as the workspace does."""
-        return await self._upstream_run(value) if key in _RUN_TAGS else value
+        if key not in upstream_ids.RUN_TAGS:
+            return value
+        return await self._database.read(
+            lambda transaction: upstream_ids.upstream_tag_value(transaction, key, value)
+        )
 
     async def _upstream_run(self, run_id: str) -> str:
         return await self._database.read(

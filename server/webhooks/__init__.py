@@ -1,0 +1,1 @@
+"""Sending to webhooks: the guard that judges where a URL leads, the request itself, the sender."""
