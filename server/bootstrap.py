@@ -33,7 +33,7 @@ from server.database.engine import Database, Transaction
 from server.database.migration import prepare_schema
 from server.domain.clock import SystemClock
 from server.domain.verdicts import Verdict
-from server.journal import deliveries as deliveries_journal
+from server.journal import leases
 from server.journal.lanes import LaneKind
 from server.protocol import operations as messages
 from server.replay.deliveries.artifacts import ArtifactDelivery
@@ -364,7 +364,7 @@ async def _build_supervisor(
     )
     if not database.is_postgres:
         # The folder's lock is ours: whoever held a lease on a lane is gone.
-        await writer.commit(Work(deliveries_journal.release_all))
+        await writer.commit(Work(leases.release_all))
     installation = await database.read(lambda transaction: facts.find(transaction, _INSTALLATION))
     deliveries: dict[LaneKind, Delivery] = {
         LaneKind.EXPERIMENT: ExperimentDelivery(

@@ -53,6 +53,7 @@ class OperationRoutes:
             *stream_routes("GET", ["/openapi.json"], self._openapi, permission=read),
             *json_routes("GET", "/status", self._status, permission=read, prefixes=_OWN),
             *json_routes("GET", "/runs/{run_id}", self._run_status, permission=read, prefixes=_OWN),
+            *json_routes("GET", "/models/{name}", self._model_status, permission=read, prefixes=_OWN),
             *json_routes("GET", "/verify/{run_id}", self._verify, permission=read, prefixes=_OWN),
             *json_routes("GET", "/parked", self._parked, permission=admin, prefixes=_OWN),
             *json_routes(
@@ -109,6 +110,9 @@ class OperationRoutes:
 
     async def _run_status(self, call: Call, _: None) -> messages.RunStatusAnswer:
         return await self._operations.run_status(call.path_params["run_id"])
+
+    async def _model_status(self, call: Call, _: None) -> messages.ModelStatusAnswer:
+        return await self._operations.model_status(call.path_params["name"])
 
     async def _verify(self, call: Call, _: None) -> messages.VerifyAnswer:
         if self._verification is None:

@@ -53,7 +53,8 @@ def checked_path(path: str | None) -> str:
         previous, decoded = decoded, unquote(decoded)
         if decoded == previous:
             return path
-        if not _is_normal(decoded):
+        # Control characters may come of a plain `%`: image names of older clients are full of them.
+        if _leads_elsewhere(decoded):
             break
     raise invalid_path()
 
@@ -71,9 +72,13 @@ def invalid_path() -> MlflowError:
 
 
 def _is_normal(path: str) -> bool:
-    if _UNUSABLE.search(path) or path.startswith("/"):
-        return False
-    return not any(part in {".", ".."} or _DRIVE.fullmatch(part) for part in path.split("/"))
+    return not _UNUSABLE.search(path) and not _leads_elsewhere(path)
+
+
+def _leads_elsewhere(path: str) -> bool:
+    if "\0" in path or "\\" in path or path.startswith("/"):
+        return True
+    return any(part in {".", ".."} or _DRIVE.fullmatch(part) for part in path.split("/"))
 
 
 # --- addresses ------------------------------------------------------------------------------

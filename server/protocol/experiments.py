@@ -5,7 +5,6 @@ import msgspec
 from server.domain.entities import Experiment
 from server.protocol.wire import Request
 
-
 # MLflow's own workspaces, which have nothing to do with Azure's; without them there is only this one.
 _MLFLOW_WORKSPACE = "default"
 

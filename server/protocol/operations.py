@@ -50,6 +50,25 @@ class RunStatusAnswer(msgspec.Struct):
     studio_url: str | None
 
 
+class VersionStatusMessage(msgspec.Struct):
+    """A model version here and there; no number there yet while its delivery is pending."""
+
+    version: str
+    upstream_version: str | None
+
+
+class ModelStatusAnswer(msgspec.Struct):
+    """models/{name}."""
+
+    name: str
+    upstream_name: str
+    pending: int
+    uncertain: int
+    parked: int
+    overflow: int
+    versions: list[VersionStatusMessage]
+
+
 class CreateKeyRequest(Request):
     """keys, POST."""
 

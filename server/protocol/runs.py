@@ -221,7 +221,8 @@ class RunMessage(msgspec.Struct, omit_defaults=True):
     info: RunInfoMessage
     data: RunDataMessage
     inputs: RunInputsMessage
-    outputs: RunOutputsMessage
+    # Of a run that has just been made, a stock server does not speak of outputs.
+    outputs: RunOutputsMessage | None = None
 
 
 class RunAnswer(msgspec.Struct):

@@ -8,7 +8,7 @@ something follows that cannot join it, or when a `drain` asks. It never reorders
 from dataclasses import dataclass
 
 from server.domain.operations import LogParam, SetTag
-from server.journal.deliveries import Contents, EntryRow, PointRow
+from server.journal.contents import Contents, EntryRow, PointRow
 
 
 @dataclass(frozen=True, slots=True)

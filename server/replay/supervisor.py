@@ -15,9 +15,9 @@ import structlog
 from server.commit.writer import Work, Writer
 from server.database.engine import Database, Transaction
 from server.domain.clock import Clock
-from server.journal import deliveries as journal
-from server.journal.deliveries import Lease
+from server.journal import barriers, leases
 from server.journal.lanes import LaneKind
+from server.journal.leases import Lease
 from server.replay.deliveries.delivery import Delivery
 from server.replay.gate import Gate
 from server.replay.worker import LaneWorker, ReplaySettings
@@ -126,7 +126,7 @@ class Supervisor:
             return 0
         now_ms = self._clock.now_ms()
         candidates = await self._database.read(
-            lambda transaction: journal.list_claimable(
+            lambda transaction: leases.list_claimable(
                 transaction, now_ms=now_ms, limit=room + len(self._workers) + len(self._young)
             )
         )
@@ -151,7 +151,7 @@ class Supervisor:
     def _claim(self, transaction: Transaction, lane_ids: list[int]) -> list[Lease]:
         lease_ms = int(self._settings.lease.total_seconds() * 1000)
         facts.note_first_delivery(transaction)
-        leases = (journal.claim(transaction, id_, owner=self._owner, lease_ms=lease_ms) for id_ in lane_ids)
+        leases = (leases.claim(transaction, id_, owner=self._owner, lease_ms=lease_ms) for id_ in lane_ids)
         return [lease for lease in leases if lease is not None]
 
     async def _work(self, lease: Lease) -> None:
@@ -170,12 +170,12 @@ class Supervisor:
 
     async def _give_back(self, lease: Lease, not_before_ms: int) -> None:
         def release(transaction: Transaction) -> list[int]:
-            journal.release(transaction, lease, not_before_ms=not_before_ms)
-            lane = journal.read_lane(transaction, lease.lane.lane_id)
+            leases.release(transaction, lease, not_before_ms=not_before_ms)
+            lane = leases.read_lane(transaction, lease.lane.lane_id)
             if lane.settled_position == lease.lane.settled_position:
                 return []  # nothing changed for those that wait
-            waiting = journal.list_waiting_lanes(transaction, [lease.lane.lane_id])
-            journal.hurry(transaction, waiting)
+            waiting = barriers.list_waiting_lanes(transaction, [lease.lane.lane_id])
+            leases.hurry(transaction, waiting)
             return waiting
 
         await self._writer.commit(Work(release), background=True)

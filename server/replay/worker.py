@@ -17,9 +17,12 @@ from server.commit.writer import Work, Writer
 from server.database.engine import Database, Transaction
 from server.domain.clock import Clock
 from server.domain.verdicts import Verdict
-from server.journal import deliveries as journal
-from server.journal.deliveries import Batch, BatchState, Contents, Lane, Lease, LeaseLostError
+from server.journal import barriers, batches, leases
+from server.journal.batch_states import BatchState
+from server.journal.batches import Batch
+from server.journal.contents import Contents, read_range
 from server.journal.lanes import LaneKind
+from server.journal.leases import Lane, Lease, LeaseLostError
 from server.replay.batching import BatchLimits, Blocked, Choice, Close, WaitForCompany, choose_batch
 from server.replay.deliveries.delivery import Delivery
 from server.replay.gate import Gate
@@ -124,7 +127,7 @@ class LaneWorker:
 
             def renew(transaction: Transaction) -> None:
                 with suppress(LeaseLostError):
-                    journal.renew(transaction, lease, lease_ms=self._lease_ms)
+                    leases.renew(transaction, lease, lease_ms=self._lease_ms)
 
             await self._commit(renew)
 
@@ -133,12 +136,12 @@ class LaneWorker:
     async def _look(self, lease: Lease) -> _Outlook:
         def look(transaction: Transaction) -> _Outlook:
             lane_id = lease.lane.lane_id
-            lane = journal.read_lane(transaction, lane_id)
-            open_batch = journal.find_open_batch(transaction, lane_id)
+            lane = leases.read_lane(transaction, lane_id)
+            open_batch = batches.find_open_batch(transaction, lane_id)
             first = lane.settled_position + 1
             last = first + _ROWS_READ if open_batch is None else open_batch.last_position
-            contents = journal.read_range(transaction, lane_id, first, last, limit=_ROWS_READ)
-            unmet = journal.list_unmet_barriers(transaction, lane_id, first, last)
+            contents = read_range(transaction, lane_id, first, last, limit=_ROWS_READ)
+            unmet = barriers.list_unmet_barriers(transaction, lane_id, first, last)
             return _Outlook(lane, open_batch, contents, unmet)
 
         return await self._database.read(look)
@@ -176,7 +179,7 @@ class LaneWorker:
         unreadable = next((entry for entry in contents.entries if entry.operation is None), None)
         try:
             batch = await self._commit(
-                lambda transaction: journal.fix_batch(
+                lambda transaction: batches.fix_batch(
                     transaction, lease, first, last, lease_ms=self._lease_ms
                 )
             )
@@ -199,7 +202,7 @@ class LaneWorker:
 
     async def _mark_sent(self, lease: Lease, batch: Batch) -> None:
         await self._commit(
-            lambda transaction: journal.mark_sent(transaction, lease, batch, lease_ms=self._lease_ms)
+            lambda transaction: batches.mark_sent(transaction, lease, batch, lease_ms=self._lease_ms)
         )
 
     # --- sending ---
@@ -216,7 +219,7 @@ class LaneWorker:
             return await self._judge(lease, lane, batch, contents, failure)
         self._observe("delivered", self._clock.monotonic() - started)
         self._gate.passed()
-        await self._commit(lambda transaction: journal.settle(transaction, lease, batch))
+        await self._commit(lambda transaction: batches.settle(transaction, lease, batch))
         return None
 
     async def _judge(
@@ -236,7 +239,7 @@ class LaneWorker:
         match failure.verdict:
             case Verdict.ALREADY_APPLIED:
                 self._gate.passed()
-                await self._commit(lambda transaction: journal.settle(transaction, lease, batch))
+                await self._commit(lambda transaction: batches.settle(transaction, lease, batch))
                 return None
             case Verdict.RETRY | Verdict.WAIT:
                 self._gate.failed(words, failure.retry_after)
@@ -245,7 +248,7 @@ class LaneWorker:
             case Verdict.UNCERTAIN:
                 self._gate.failed(words, failure.retry_after)
                 await self._commit(
-                    lambda transaction: journal.mark_uncertain(transaction, lease, batch, words)
+                    lambda transaction: batches.mark_uncertain(transaction, lease, batch, words)
                 )
                 return self._gate_wait()
             case Verdict.PARK:
@@ -256,9 +259,9 @@ class LaneWorker:
     async def _not_applied(self, lease: Lease, batch: Batch, words: str) -> None:
         """This attempt did nothing; an earlier one, if there was any, still may have."""
         if batch.state is BatchState.UNCERTAIN:
-            await self._commit(lambda transaction: journal.mark_uncertain(transaction, lease, batch, words))
+            await self._commit(lambda transaction: batches.mark_uncertain(transaction, lease, batch, words))
         else:
-            await self._commit(lambda transaction: journal.forget_batch(transaction, lease, batch, words))
+            await self._commit(lambda transaction: batches.forget_batch(transaction, lease, batch, words))
 
     def _note_answer(self, failure: UpstreamFailure) -> None:
         """A refusal by the workspace shows that it is well; one of our own shows nothing."""
@@ -277,7 +280,7 @@ class LaneWorker:
             return
         state = BatchState.UNCERTAIN if batch.state is BatchState.UNCERTAIN else BatchState.FIXED
         await self._commit(
-            lambda transaction: journal.split_batch(transaction, lease, batch, state=state, failure=words)
+            lambda transaction: batches.split_batch(transaction, lease, batch, state=state, failure=words)
         )
 
     async def _park(self, lease: Lease, batch: Batch, contents: Contents, reason: str, words: str) -> None:
@@ -290,7 +293,7 @@ class LaneWorker:
             message=words,
         )
         await self._commit(
-            lambda transaction: journal.park(
+            lambda transaction: batches.park(
                 transaction, lease, batch, contents, reason=reason, message=words
             )
         )
@@ -309,11 +312,11 @@ class LaneWorker:
             return await self._unreadable(lease, batch, contents, failure)
         self._gate.passed()
         if not missing.entries and not missing.points:
-            await self._commit(lambda transaction: journal.settle(transaction, lease, batch))
+            await self._commit(lambda transaction: batches.settle(transaction, lease, batch))
             return None
         settle = await delivery.settle_time(outlook.lane, missing)
         if settle:
-            batch = await self._commit(lambda transaction: journal.note_empty_read(transaction, lease, batch))
+            batch = await self._commit(lambda transaction: batches.note_empty_read(transaction, lease, batch))
             if not self._is_absent(batch, settle):
                 return max(settle / _EMPTY_READS_NEEDED, _SHORTEST_READ_INTERVAL)
         if batch.attempt >= _MOST_ATTEMPTS_OF_UNCERTAIN and settle:
@@ -338,7 +341,7 @@ class LaneWorker:
             await self._park(lease, batch, contents, "uncertain_outcome", words)
             return None
         self._gate.failed(words, failure.retry_after)
-        await self._commit(lambda transaction: journal.mark_uncertain(transaction, lease, batch, words))
+        await self._commit(lambda transaction: batches.mark_uncertain(transaction, lease, batch, words))
         return self._gate_wait()
 
     async def _commit(self, apply: Callable[[Transaction], T]) -> T:

@@ -260,7 +260,7 @@ def _message(
     return messages.DatasetMessage(
         dataset_id=dataset.dataset_id,
         name=dataset.name,
-        tags=json.dumps(tags),
+        tags=json.dumps(tags, sort_keys=True),
         digest=dataset.digest,
         created_time=dataset.created_time_ms,
         last_update_time=dataset.last_update_time_ms,

@@ -7,9 +7,12 @@ from typing import Protocol
 from server import __version__
 from server.database.engine import Database, Transaction
 from server.domain.clock import Clock
-from server.journal import deliveries as journal
+from server.journal.backlog import Backlog, measure_backlog
+from server.journal.barriers import list_unmet_barriers
+from server.journal.leases import Lane, read_lane
 from server.protocol import operations as messages
 from server.services.identity import get_run
+from server.services.sources import get_registered_model
 from server.store import runs, upstream_ids
 
 _BATCH_OVERHEAD_BYTES = 64
@@ -104,7 +107,7 @@ class Operations:
             lanes = runs.find_lanes(transaction, info.run_id)
             ids = upstream_ids.find_run(transaction, info.run_pk)
             assert lanes is not None
-            backlog = journal.measure_backlog(transaction, [lanes.data_lane, lanes.artifact_lane])
+            backlog = measure_backlog(transaction, [lanes.data_lane, lanes.artifact_lane])
             upstream_id = None if ids is None else ids.upstream_id
             studio = None
             if upstream_id is not None and self._workspace is not None:
@@ -118,6 +121,25 @@ class Operations:
                 overflow=backlog.overflow,
                 blocked_by=_blocked_by(transaction, [lanes.data_lane, lanes.artifact_lane]),
                 studio_url=studio,
+            )
+
+        return await self._database.read(look)
+
+    async def model_status(self, name: str) -> messages.ModelStatusAnswer:
+        """How far one registered model is, and the numbers that the workspace gave its versions."""
+
+        def look(transaction: Transaction) -> messages.ModelStatusAnswer:
+            model = get_registered_model(transaction, name)
+            backlog = measure_backlog(transaction, [model.lane_id])
+            versions = upstream_ids.list_upstream_versions(transaction, model.model_pk)
+            return messages.ModelStatusAnswer(
+                name=model.name,
+                upstream_name=model.upstream_name,
+                pending=backlog.pending,
+                uncertain=backlog.uncertain,
+                parked=backlog.parked,
+                overflow=backlog.overflow,
+                versions=[messages.VersionStatusMessage(str(here), there) for here, there in versions],
             )
 
         return await self._database.read(look)
@@ -143,7 +165,7 @@ class Operations:
             self._replay.begin_flush()
         try:
             while True:
-                backlog = await self._database.read(journal.measure_backlog)
+                backlog = await self._database.read(measure_backlog)
                 done = backlog.pending == 0 and backlog.uncertain == 0
                 if done or self._clock.monotonic() >= deadline:
                     return messages.DrainAnswer(backlog.pending, backlog.uncertain, backlog.parked)
@@ -153,11 +175,11 @@ class Operations:
                 self._replay.end_flush()
 
 
-def _measure(transaction: Transaction) -> tuple[journal.Backlog, int]:
+def _measure(transaction: Transaction) -> tuple[Backlog, int]:
     entries = transaction.rows(
         f"SELECT coalesce(sum(length(payload) + {_BATCH_OVERHEAD_BYTES}), 0) FROM journal_entries"
     )[0][0]
-    backlog = journal.measure_backlog(transaction)
+    backlog = measure_backlog(transaction)
     return backlog, int(entries) + _BATCH_OVERHEAD_BYTES * backlog.pending
 
 
@@ -165,16 +187,16 @@ def _blocked_by(transaction: Transaction, lane_ids: list[int]) -> str | None:
     """What a run's next entry waits for, in words."""
     for lane_id in lane_ids:
         settled = transaction.rows("SELECT settled_position FROM lanes WHERE lane_id = ?", (lane_id,))[0][0]
-        unmet = journal.list_unmet_barriers(transaction, lane_id, settled + 1, settled + 1)
+        unmet = list_unmet_barriers(transaction, lane_id, settled + 1, settled + 1)
         for awaited in unmet.get(settled + 1, []):
-            lane = journal.read_lane(transaction, awaited)
+            lane = read_lane(transaction, awaited)
             failure = transaction.rows("SELECT last_failure FROM lanes WHERE lane_id = ?", (awaited,))[0][0]
             words = f"{lane.kind.value} {_subject_name(transaction, lane)}"
             return f"{words} ({failure})" if failure else words
     return None
 
 
-def _subject_name(transaction: Transaction, lane: journal.Lane) -> str:
+def _subject_name(transaction: Transaction, lane: Lane) -> str:
     if lane.kind.value.startswith("run"):
         ids = upstream_ids.find_run(transaction, lane.subject_id)
         return ids.run_id if ids else str(lane.subject_id)

@@ -35,6 +35,7 @@ from server.store.runs import NewRun
 PARENT_RUN_TAG = "mlflow.parentRunId"
 USER_TAG = "mlflow.user"
 LOG_MODEL_TAG = "mlflow.log-model.history"
+_HISTORY_KEYS = ("run_id", "artifact_path", "utc_time_created", "model_uuid")
 _CREATE_POSITION = 1
 _LONGEST_CREATE_TAG = 1000
 _DEFAULT_PAGE = 1000
@@ -290,9 +291,7 @@ def _create_run(
         LifecycleStage.ACTIVE,
     )
     data = messages.RunDataMessage(tags=[TagMessage(key, value) for key, value in all_tags.items()])
-    return messages.RunMessage(
-        messages.run_info_message(info), data, messages.RunInputsMessage(), messages.RunOutputsMessage()
-    )
+    return messages.RunMessage(messages.run_info_message(info), data, messages.RunInputsMessage())
 
 
 def _append_create(transaction: Transaction, new: NewRun, data_lane: int) -> None:
@@ -435,7 +434,20 @@ def _parse_model(text: str | None) -> dict[str, Any]:
     missing = [key for key in ("artifact_path", "flavors", "utc_time_created", "run_id") if key not in model]
     if missing:
         raise invalid_parameter(f"Model json is missing mandatory fields: {missing}")
-    return model
+    return _history_entry(model)
+
+
+def _history_entry(model: dict[str, Any]) -> dict[str, Any]:
+    """What a stock server keeps of a model in the tag: where it is and how to load it."""
+    entry = {key: model[key] for key in _HISTORY_KEYS if key in model}
+    flavors = model["flavors"] if isinstance(model["flavors"], dict) else {}
+    entry["flavors"] = {
+        name: {key: value for key, value in flavor.items() if key != "config"}
+        if isinstance(flavor, dict)
+        else flavor
+        for name, flavor in flavors.items()
+    }
+    return entry
 
 
 def _dataset_input(item: messages.DatasetInputMessage, index: int) -> datasets.DatasetInput:

@@ -542,7 +542,7 @@ def _npmi(cells: tuple[int, int, int, int], prior: float) -> float:
         return 1.0
     both, only_first, only_second, neither = (cell + prior for cell in cells)
     total = both + only_first + only_second + neither
-    information = (
-        math.log(both) + math.log(total) - math.log(both + only_first) - math.log(both + only_second)
+    information = (math.log(both) + math.log(total)) - (
+        math.log(both + only_first) + math.log(both + only_second)
     )
     return max(-1.0, min(1.0, information / (math.log(total) - math.log(both))))

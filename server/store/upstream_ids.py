@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from server.database.engine import Transaction
+from server.store.registry import DELETED_STAGE
 
 MODEL_HISTORY_TAG = "mlflow.log-model.history"
 RUN_TAGS = frozenset({"mlflow.parentRunId", "mlflow.rootRunId", MODEL_HISTORY_TAG})
@@ -123,6 +124,16 @@ def find_upstream_version(transaction: Transaction, model_pk: int, version: int)
         "SELECT upstream_version FROM model_versions WHERE model_pk = ? AND version = ?", (model_pk, version)
     )
     return rows[0][0] if rows else None
+
+
+def list_upstream_versions(transaction: Transaction, model_pk: int) -> list[tuple[int, str | None]]:
+    """A registered model's versions, lowest first, each with its number in the workspace."""
+    rows = transaction.rows(
+        "SELECT version, upstream_version FROM model_versions WHERE model_pk = ? AND current_stage <> ?"
+        " ORDER BY version",
+        (model_pk, DELETED_STAGE),
+    )
+    return [(version, upstream_version) for version, upstream_version in rows]
 
 
 def set_upstream_version(

@@ -1,6 +1,5 @@
 """Migrations bring a database to exactly what the schema module says, on both databases."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from server.database.engine import Database
+from server.database.engine import Database, Transaction
 from server.database.migration import (
     HEAD,
     SchemaError,
@@ -26,12 +25,17 @@ _POSTGRES_COLUMNS = (
     "SELECT table_name, column_name, data_type, is_nullable, column_default, collation_name"
     " FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2"
 )
-_POSTGRES_INDEXES = "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1, 2"
+_POSTGRES_INDEXES = (
+    "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1, 2"
+)
 _POSTGRES_CONSTRAINTS = (
     "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
     " WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2"
 )
-_SQLITE_OBJECTS = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY 1, 2"
+_SQLITE_TABLES = (
+    "SELECT t.name, t.wr, m.sql FROM pragma_table_list AS t JOIN sqlite_master AS m ON m.name = t.name"
+    " WHERE t.schema = 'main' AND t.name NOT LIKE 'sqlite_%' AND t.name <> 'alembic_version' ORDER BY 1"
+)
 
 
 def _shape(database: Database) -> list[Any]:
@@ -41,14 +45,24 @@ def _shape(database: Database) -> list[Any]:
             queries = (_POSTGRES_COLUMNS, _POSTGRES_INDEXES, _POSTGRES_CONSTRAINTS)
             rows = [row for query in queries for row in transaction.rows(query)]
             return [row for row in rows if row[0] != "alembic_version"]
-        rows = transaction.rows(_SQLITE_OBJECTS)
-    return [(kind, name, _statement(sql or "")) for kind, name, sql in rows if name != "alembic_version"]
+        return [_sqlite_table(transaction, *row) for row in transaction.rows(_SQLITE_TABLES)]
 
 
-def _statement(sql: str) -> list[str]:
-    """The parts of a CREATE statement, in any order, without spelling differences."""
-    text = re.sub(r'["\s]+', " ", sql).replace("( ", "(").replace(" )", ")")
-    return sorted(re.split(r",\s*(?![^()]*\))", text.partition("(")[2])) + [text.partition("(")[0].strip()]
+def _sqlite_table(transaction: Transaction, name: str, without_rowid: int, sql: str) -> tuple[Any, ...]:
+    columns = transaction.rows(
+        f'SELECT name, type, "notnull", dflt_value, pk FROM pragma_table_info({name!r})'
+    )
+    keys = transaction.rows(f'SELECT "table", "from", "to" FROM pragma_foreign_key_list({name!r})')
+    indexes = transaction.rows(
+        f'SELECT i.name, i."unique", i.origin, i.partial, x.seqno, x.name, x."desc", x.coll'
+        f" FROM pragma_index_list({name!r}) AS i JOIN pragma_index_xinfo(i.name) AS x WHERE i.origin = 'c'"
+    )
+    unique = transaction.rows(
+        f"SELECT i.origin, group_concat(x.name) FROM pragma_index_list({name!r}) AS i"
+        " JOIN pragma_index_info(i.name) AS x WHERE i.origin <> 'c' GROUP BY i.name"
+    )
+    parts = (sorted(part, key=str) for part in (columns, keys, indexes, unique))
+    return (name, without_rowid, "AUTOINCREMENT" in sql, *(list(map(str, part)) for part in parts))
 
 
 @pytest.fixture
@@ -63,7 +77,9 @@ def migrated(database_url: str) -> Any:
 def test_migrations_make_what_the_metadata_says(migrated: Database) -> None:
     """Alembic finds nothing to add, drop or change."""
     with migrated.engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
         assert compare_metadata(context, metadata) == []
 
 

@@ -112,7 +112,7 @@ def site(ui_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def answers(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Site:
     """The same site, with traces and evaluations too, and their ids."""
     ids = _log("log_answers.py", tmp_path_factory.mktemp("answers"), site.server, site.key)
-    return Site(site.server, site.key, {**site.ids, **ids})
+    return Site(site.server, site.key, {**site.ids, "trainings": site.ids["experiment"], **ids})
 
 
 def _log(script: str, folder: Path, server: ServerProcess, key: str) -> dict[str, Any]:

@@ -60,8 +60,8 @@ ANSWER_PAGES: dict[str, tuple[str, list[str]]] = {
     "issues": (EXPERIMENT + "/issues", ["answers"]),
     "overview": (EXPERIMENT + "/overview", ["answers"]),
     "evaluation-run": (RUN + "/traces", ["why"]),
-    "run-traces": (EXPERIMENT + "/runs/{training}" + "/traces", ["rate 0.3"]),
-    "logged-model-traces": (MODEL + "/traces", ["Traces"]),
+    "run-traces": ("#/experiments/{trainings}/runs/{training}/traces", ["rate 0.3"]),
+    "logged-model-traces": ("#/experiments/{trainings}/models/{model}/traces", ["Traces"]),
 }
 
 
@@ -72,6 +72,7 @@ def address(path: str, ids: dict[str, Any]) -> str:
         experiment=ids["experiment"],
         experiments=json.dumps([ids["experiment"]]),
         run=ids.get("evaluation", runs[0]),
+        trainings=ids.get("trainings"),
         training=runs[0],
         runs=json.dumps(runs),
         versions=json.dumps({str(number + 1): run for number, run in enumerate(runs)}),
@@ -160,7 +161,7 @@ def prefixed(browser: Any, ui_folder: Path, tmp_path: Path) -> Iterator[Visit]:
 def test_ui_works_below_a_path(prefixed: Visit) -> None:
     """Below a path prefix the page finds its files and its data, with and without the last slash."""
     prefixed.open("team/mlflow", "Recent Experiments", "Default")
-    assert prefixed.page.url == f"{prefixed.origin}/team/mlflow/#/"
+    assert prefixed.page.url == f"{prefixed.origin}/team/mlflow/"
     prefixed.save("prefix")
     assert prefixed.problems() == []
 

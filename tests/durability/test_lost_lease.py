@@ -9,10 +9,13 @@ from server.database.engine import Database
 from server.database.migration import prepare_schema
 from server.domain.clock import SystemClock
 from server.domain.operations import CreateExperiment
-from server.journal import deliveries as journal
-from server.journal.deliveries import Batch, BatchState, Contents, Lane, Lease
+from server.journal import batches, leases
+from server.journal.batch_states import BatchState
+from server.journal.batches import Batch
+from server.journal.contents import Contents
 from server.journal.entries import append_entry
 from server.journal.lanes import LaneKind, open_lane
+from server.journal.leases import Lane, Lease
 from server.replay.gate import Gate
 from server.replay.worker import LaneWorker, ReplaySettings
 
@@ -29,9 +32,9 @@ class StolenWhileSending:
 
     async def send(self, lane: Lane, batch: Batch, contents: Contents) -> None:
         self.sent += 1
-        await self._writer.commit(Work(journal.release_all))
+        await self._writer.commit(Work(leases.release_all))
         self.successor = await self._writer.commit(
-            Work(lambda transaction: journal.claim(transaction, lane.lane_id, owner="b", lease_ms=LEASE_MS))
+            Work(lambda transaction: leases.claim(transaction, lane.lane_id, owner="b", lease_ms=LEASE_MS))
         )
 
     async def find_missing(self, lane: Lane, batch: Batch, contents: Contents) -> Contents:
@@ -75,12 +78,12 @@ async def _lose_a_lease(folder: Path) -> None:
             Work(lambda transaction: append_entry(transaction, lane_id, operation, principal=None))
         )
         lease = await writer.commit(
-            Work(lambda transaction: journal.claim(transaction, lane_id, owner="a", lease_ms=LEASE_MS))
+            Work(lambda transaction: leases.claim(transaction, lane_id, owner="a", lease_ms=LEASE_MS))
         )
         assert lease is not None
         await worker.deliver(lease)
-        lane = await database.read(lambda transaction: journal.read_lane(transaction, lane_id))
-        batch = await database.read(lambda transaction: journal.find_open_batch(transaction, lane_id))
+        lane = await database.read(lambda transaction: leases.read_lane(transaction, lane_id))
+        batch = await database.read(lambda transaction: batches.find_open_batch(transaction, lane_id))
         assert delivery.sent == 1
         assert delivery.successor is not None
         assert lane.settled_position == 0

@@ -55,7 +55,14 @@ def test_variables_of_the_test_suite_are_left_alone(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PORT", "65536"), ("PORT", "x"), ("AUTH", "maybe"), ("ROLE", "x"), ("MAX_SPOOL_BYTES", "1"), ("LOG_LEVEL", "x")],
+    [
+        ("PORT", "65536"),
+        ("PORT", "x"),
+        ("AUTH", "maybe"),
+        ("ROLE", "x"),
+        ("MAX_SPOOL_BYTES", "1"),
+        ("LOG_LEVEL", "x"),
+    ],
 )
 def test_a_value_that_cannot_be_is_refused_by_name(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str

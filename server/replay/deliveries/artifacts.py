@@ -11,7 +11,9 @@ from server.commit.writer import Work, Writer
 from server.database.engine import Database, Transaction
 from server.domain.operations import DeleteArtifact, UploadArtifact
 from server.domain.verdicts import Verdict
-from server.journal.deliveries import Batch, Contents, Lane
+from server.journal.batches import Batch
+from server.journal.contents import Contents
+from server.journal.leases import Lane
 from server.replay.deliveries.runs import upstream_run_id
 from server.spool.spool import Spool
 from server.store import artifacts, upstream_ids

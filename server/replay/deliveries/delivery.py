@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from server.journal.deliveries import Batch, Contents, Lane
+from server.journal.batches import Batch
+from server.journal.contents import Contents
+from server.journal.leases import Lane
 
 
 @dataclass(frozen=True, slots=True)

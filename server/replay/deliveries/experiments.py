@@ -8,7 +8,9 @@ from server.database.engine import Database, Transaction
 from server.domain.entities import LifecycleStage
 from server.domain.operations import CreateExperiment, DeleteExperiment, RestoreExperiment, SetExperimentTag
 from server.domain.verdicts import Verdict
-from server.journal.deliveries import Batch, Contents, Lane
+from server.journal.batches import Batch
+from server.journal.contents import Contents
+from server.journal.leases import Lane
 from server.store import upstream_ids
 from server.store.upstream_ids import ExperimentIds
 from server.upstream.experiments import UpstreamExperiments

@@ -22,7 +22,9 @@ from server.domain.operations import (
     UpdateRegisteredModel,
 )
 from server.domain.verdicts import Verdict
-from server.journal.deliveries import Batch, Contents, Lane
+from server.journal.batches import Batch
+from server.journal.contents import Contents
+from server.journal.leases import Lane
 from server.replay.deliveries.delivery import SettleTimes
 from server.store import upstream_ids
 from server.upstream.failures import UpstreamFailure

@@ -22,7 +22,9 @@ from server.domain.operations import (
     UpdateRun,
 )
 from server.domain.verdicts import Verdict
-from server.journal.deliveries import Batch, Contents, EntryRow, Lane, PointRow
+from server.journal.batches import Batch
+from server.journal.contents import Contents, EntryRow, PointRow
+from server.journal.leases import Lane
 from server.replay.batching import is_loggable
 from server.replay.deliveries.delivery import SettleTimes
 from server.store import upstream_ids

@@ -160,6 +160,7 @@ def logged_models(record: Recorder) -> None:
     record.note("run", client.get_run(run.info.run_id))
     record.note("full", client.get_logged_model(full.model_id))
     record.note("ready", client.finalize_logged_model(created.model_id, "READY"))
+    time.sleep(0.01)
     record.note("failed", client.finalize_logged_model(unnamed.model_id, "FAILED"))
     client.set_logged_model_tags(created.model_id, {"a": "3", "b": "4"})
     client.delete_logged_model_tag(created.model_id, "a")

@@ -173,7 +173,7 @@ def search_registry(record: Recorder) -> None:
         record.error(f"versions by {order}", lambda order=order: versions("name LIKE 'find%'", order_by=order))
     page = client.search_model_versions("name = 'find 1'", max_results=2, order_by=["version_number ASC"])
     record.note("versions page", page)
-    for text in ("nonsense", "colour = 'red'", "name > 'a'", "run_id LIKE 'a%'", "tags.a > 'b'"):
+    for text in ("nonsense", "colour = 'red'", "name > 'a'", "run_id LIKE 'zz%'", "tags.a > 'b'"):
         record.error(f"bad models {text}", lambda text=text: names(text))
         record.error(f"bad versions {text}", lambda text=text: versions(text))
     record.error("bad order", lambda: names(order_by=["colour"]))

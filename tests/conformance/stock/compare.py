@@ -1,5 +1,6 @@
 """The two sides of a flow, field by field, under the declared policy."""
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -7,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.conformance.stock import policy
-from tests.conformance.stock.policy import How
+from tests.conformance.stock.policy import ABSENT, How
 
-_ABSENT = "<absent>"
 _IN_PATH = re.compile(r"(?:[a-z]{1,2}-)?<id \d+>")
 _ARTIFACTS = re.compile(r"(/api/2\.0/mlflow-artifacts/artifacts)/.*")
 Record = dict[str, Any]
@@ -56,37 +56,35 @@ class Comparison:
         stock_results = {result["label"]: result for result in stock["results"]}
         for label in dict.fromkeys([*stock_results, *proxy_results]):
             proxy_result, stock_result = proxy_results.get(label), stock_results.get(label)
-            kind = (stock_result or proxy_result or {})["kind"]
-            where = f"entity {kind}"
+            where = _entity(stock_result or proxy_result or {})
             self._walk(f"{name}: {label}", where, (), _value(proxy_result), _value(stock_result))
 
     def _walk(self, flow: str, where: str, path: tuple[str, ...], proxy: Any, stock: Any) -> None:
         if isinstance(proxy, dict) and isinstance(stock, dict):
             for key in dict.fromkeys([*stock, *proxy]):
-                self._walk(flow, where, (*path, key), proxy.get(key, _ABSENT), stock.get(key, _ABSENT))
+                self._walk(flow, where, (*path, key), proxy.get(key, ABSENT), stock.get(key, ABSENT))
         elif isinstance(proxy, list) and isinstance(stock, list) and (proxy or stock):
+            rule = policy.find_rule(flow, where, path, proxy, stock)
+            if rule is not None and rule.how is How.ANY_ORDER:
+                proxy, stock = _sorted(proxy), _sorted(stock)
             proxy_items, stock_items = _by_key(proxy, stock)
             for key in dict.fromkeys([*stock_items, *proxy_items]):
                 step = (*path, key)
-                self._walk(flow, where, step, proxy_items.get(key, _ABSENT), stock_items.get(key, _ABSENT))
+                self._walk(flow, where, step, proxy_items.get(key, ABSENT), stock_items.get(key, ABSENT))
         else:
             self._field(flow, where, path, proxy, stock)
 
     def _field(self, flow: str, where: str, path: tuple[str, ...], proxy: Any, stock: Any) -> None:
-        rule = policy.find_rule(flow, where, path)
         self.fields += 1
-        if rule is None:
-            if not _same(proxy, stock):
-                self.differences.append(Difference(flow, where, "/".join(path), proxy, stock))
-            return
-        if rule.how is How.IGNORE:
+        rule = policy.find_rule(flow, where, path, proxy, stock)
+        if rule is not None and rule.how is How.IGNORE:
             self.ignored += 1
-        elif type(proxy) is not type(stock) or _ABSENT in (proxy, stock):
-            self.differences.append(Difference(flow, where, "/".join(path), proxy, stock))
+        elif _same(proxy, stock):
             return
+        elif rule is None:
+            self.differences.append(Difference(flow, where, "/".join(path), proxy, stock))
         else:
             self.declared += 1
-        if not _same(proxy, stock):
             self.rules_met[rule] += 1
 
 
@@ -94,8 +92,17 @@ def _same(proxy: Any, stock: Any) -> bool:
     return type(proxy) is type(stock) and proxy == stock
 
 
+def _sorted(items: list[Any]) -> list[Any]:
+    return sorted(items, key=lambda item: json.dumps(item, sort_keys=True))
+
+
+def _entity(result: Record) -> str:
+    value = result["value"]
+    return "error" if isinstance(value, dict) and "raised" in value else f"entity {result['kind']}"
+
+
 def _value(result: Record | None) -> Any:
-    return _ABSENT if result is None else result["value"]
+    return ABSENT if result is None else result["value"]
 
 
 def route(call: Record) -> str:
@@ -116,11 +123,11 @@ def _pairs(flow: str, proxy: list[Record], stock: list[Record]) -> Iterator[tupl
         if like:
             yield where, _seen(like.pop(0)), _seen(call)
         elif not policy.is_repeated_freely(flow, where):
-            yield where, _ABSENT, _title(call)
+            yield where, ABSENT, _title(call)
     for calls in waiting.values():
         for call in calls:
             if not policy.is_repeated_freely(flow, route(call)):
-                yield route(call), _title(call), _ABSENT
+                yield route(call), _title(call), ABSENT
 
 
 def _likeness(call: Record) -> str:
@@ -132,7 +139,7 @@ def _title(call: Record) -> str:
 
 
 def _seen(call: Record) -> Record:
-    return {name: call.get(name, _ABSENT) for name in ("sent", "status", "headers", "answer")}
+    return {name: call.get(name, ABSENT) for name in ("sent", "status", "headers", "answer")}
 
 
 def _by_key(proxy: list[Any], stock: list[Any]) -> tuple[dict[str, Any], dict[str, Any]]:

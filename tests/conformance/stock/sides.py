@@ -30,16 +30,15 @@ def run_both(client: str, folder: Path, flows: list[str] | None = None) -> tuple
     python = client_python(client)
     started_ms = int(time.time() * 1000)
     with StockServer(folder / "stock-server") as stock, ServerProcess.start(folder / "proxy-server") as proxy:
-        stock.wait_until_ready()
         started = []
         try:
             for side, url in (("proxy", proxy.url), ("stock", stock.url)):
-                side_folder = folder / side
-                side_folder.mkdir()
+                if side == "stock":
+                    stock.wait_until_ready()
                 environment = {**_CLIENT, "MLFLOW_TRACKING_URI": url}
                 arguments = [str(folder / f"{side}.json"), *(flows or [])]
                 started.append(
-                    start_client(python, _SCRIPT, *arguments, folder=side_folder, **environment)
+                    start_client(python, _SCRIPT, *arguments, folder=folder / side, **environment)
                 )
             deadline = time.monotonic() + CLIENT_TIMEOUT_SECONDS
             codes = [process.wait(max(1.0, deadline - time.monotonic())) for process in started]

@@ -1,7 +1,6 @@
 """One server per kind of database for all tests of the tracking API; each makes its own runs."""
 
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -11,7 +10,9 @@ from tests.support.tracking import Bench, Tracking, bench_server, tracking_serve
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session", params=["sqlite", "postgres"])
 async def tracking(
-    request: pytest.FixtureRequest, make_database: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    make_database: Callable[[str], str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Tracking]:
     """A whole server with access control off."""
     url = make_database(request.param)

@@ -68,7 +68,10 @@ async def test_of_64_conflicting_params_exactly_one_wins(tracking: Tracking) -> 
 async def test_of_64_experiments_of_one_name_exactly_one_is_made(tracking: Tracking) -> None:
     """A name is given out once, however many ask for it together."""
     answers = await asyncio.gather(
-        *(tracking.send("POST", "experiments/create", {"name": f"one of 64 {id(tracking)}"}) for _ in range(64))
+        *(
+            tracking.send("POST", "experiments/create", {"name": f"one of 64 {id(tracking)}"})
+            for _ in range(64)
+        )
     )
     assert Counter(answer.status_code for answer in answers) == {200: 1, 400: 63}
 
@@ -124,7 +127,10 @@ async def test_replicas_that_get_in_each_others_way_try_again(make_database: Any
                     ("runs/restore", {"run_id": run_id}),
                     ("runs/update", {"run_id": run_id, "status": "FINISHED", "end_time": number}),
                     ("runs/set-tag", {"run_id": run_id, "key": "t", "value": str(number)}),
-                    ("experiments/set-experiment-tag", {"experiment_id": experiment_id, "key": "k", "value": "v"}),
+                    (
+                        "experiments/set-experiment-tag",
+                        {"experiment_id": experiment_id, "key": "k", "value": "v"},
+                    ),
                     ("runs/create", {"experiment_id": experiment_id}),
                 ):
                     statuses.append((await api.send("POST", route, fields)).status_code)
@@ -165,14 +171,21 @@ async def test_two_server_processes_share_one_postgres(make_database: Any, tmp_p
                 *(
                     http.post(
                         f"{(one, other)[number % 2].url}/api/2.0/mlflow/runs/log-metric",
-                        json={"run_id": run_id, "key": "m", "value": number, "timestamp": number, "step": number},
+                        json={
+                            "run_id": run_id,
+                            "key": "m",
+                            "value": number,
+                            "timestamp": number,
+                            "step": number,
+                        },
                     )
                     for number in range(100)
                 )
             )
             assert time.monotonic() - started < 30
             history = await http.get(
-                f"{other.url}/api/2.0/mlflow/metrics/get-history", params={"run_id": run_id, "metric_key": "m"}
+                f"{other.url}/api/2.0/mlflow/metrics/get-history",
+                params={"run_id": run_id, "metric_key": "m"},
             )
     assert {answer.status_code for answer in answers} == {200}
     assert [point["step"] for point in history.json()["metrics"]] == list(range(100))

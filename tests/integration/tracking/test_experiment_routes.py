@@ -161,9 +161,7 @@ async def test_search_shows_the_lifecycle_stages_asked_for(
 
 async def test_clients_of_1x_list_experiments(tracking: Tracking) -> None:
     """experiments/list answers like a search."""
-    assert "0" in [
-        item["experiment_id"] for item in (await tracking.get("experiments/list"))["experiments"]
-    ]
+    assert "0" in [item["experiment_id"] for item in (await tracking.get("experiments/list"))["experiments"]]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -17,18 +18,22 @@ from hypothesis import strategies as st
 from server.api.endpoints import Endpoint
 from tests.support.tracking import Tracking, tracking_server
 
-_EXAMPLES = 600
+# More, and other ones each time, when this is set: for a long search by hand.
+_EXAMPLES = os.environ.get("MLPROXY_TEST_EXAMPLES")
 # A drain waits for as long as it is told to; nothing here is ever delivered.
 _LEFT_OUT = ("/api/2.0/mlproxy/drain",)
 _TEXTS = [
-    "", "0", "1", "-1", "RUN", "none", "NaN", "-Infinity", "a/b", "../x", "\0", "\ud800", "日本", "1e999", "²",
-    "name = 'x'", "metrics.a > 1", "metrics.a DESC", "eyJvZmZzZXQiOiAxfQ==", "9" * 25, "k" * 300, "[]", "true",
-    "tags.`a b` LIKE '%'", "m-" + "0" * 32, "FINISHED", "ACTIVE_ONLY", "champion", "models:/m/1", "runs:/RUN/m",
+    "", "0", "1", "-1", "RUN", "none", "NaN", "-Infinity", "a/b", "../x", "\0", "\ud800", "日本", "1e999",
+    "name = 'x'", "metrics.a > 1", "metrics.a DESC", "eyJvZmZzZXQiOiAxfQ==", "9" * 25, "k" * 300, "[]",
+    "tags.`a b` LIKE '%'", "m-" + "0" * 32, "FINISHED", "ACTIVE_ONLY", "champion", "models:/m/1", "²", "true",
+    "runs:/RUN/m",
 ]  # fmt: skip
 _numbers = st.sampled_from([0, 1, -1, 2, 2**31, 2**63 - 1, 2**63, -(2**63), 10**30, 0.5, 1e308, -0.0])
 _texts = st.sampled_from(_TEXTS) | st.text(max_size=12)
 _scalars = st.none() | st.booleans() | _numbers | _texts
-_keys = st.sampled_from(["key", "value", "timestamp", "step", "name", "dataset", "tags", "model_id", "digest"])
+_keys = st.sampled_from(
+    ["key", "value", "timestamp", "step", "name", "dataset", "tags", "model_id", "digest"]
+)
 _values = st.recursive(
     _scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_keys | _texts, inner, max_size=4),
@@ -38,7 +43,11 @@ _values = st.recursive(
 
 def _of_type(annotation: Any) -> st.SearchStrategy[Any]:
     """Values that nearly fit: mostly of the field's own type, sometimes of any other."""
-    shape = msgspec.inspect.type_info(annotation) if not isinstance(annotation, msgspec.inspect.Type) else annotation
+    shape = (
+        msgspec.inspect.type_info(annotation)
+        if not isinstance(annotation, msgspec.inspect.Type)
+        else annotation
+    )
     match shape:
         case msgspec.inspect.StrType():
             fitting = _texts
@@ -49,7 +58,9 @@ def _of_type(annotation: Any) -> st.SearchStrategy[Any]:
         case msgspec.inspect.ListType(item_type=item):
             fitting = st.lists(_of_type(item), max_size=3)
         case msgspec.inspect.StructType(fields=fields):
-            fitting = st.fixed_dictionaries({}, optional={field.encode_name: _of_type(field.type) for field in fields})
+            fitting = st.fixed_dictionaries(
+                {}, optional={field.encode_name: _of_type(field.type) for field in fields}
+            )
         case msgspec.inspect.UnionType(types=types):
             fitting = st.one_of(*map(_of_type, types))
         case _:
@@ -70,7 +81,9 @@ class _Target:
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def target(
-    request: pytest.FixtureRequest, make_database: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    make_database: Callable[[str], str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[_Target]:
     """A server with one run, in an event loop of its own (hypothesis calls from plain functions)."""
     url, folder = make_database(request.param), tmp_path_factory.mktemp("fuzz")
@@ -118,9 +131,9 @@ def _percent(part: bytes) -> str:
 
 
 @settings(
-    max_examples=_EXAMPLES,
+    max_examples=int(_EXAMPLES or 600),
     deadline=None,
-    derandomize=True,
+    derandomize=_EXAMPLES is None,
     database=None,
     phases=(Phase.generate,),
     suppress_health_check=list(HealthCheck),

@@ -280,7 +280,9 @@ async def test_a_group_is_bounded(tmp_path: Path) -> None:
     async with bench_server(f"sqlite:///{tmp_path}/proxy.db", bounds=bounds) as bench:
         run_id = await bench.run()
         async with bench.held():
-            asked = [_ask(bench, "set-tag", run_id=run_id, key=f"t{number}", value="1") for number in range(20)]
+            asked = [
+                _ask(bench, "set-tag", run_id=run_id, key=f"t{number}", value="1") for number in range(20)
+            ]
             await bench.until_waiting(20)
         await asyncio.gather(*asked)
         assert bench.groups[-4:] == [5, 5, 5, 5]

@@ -103,7 +103,10 @@ async def test_the_end_of_a_run_awaits_the_artifacts_logged_before_it(tracking: 
     await _upload(tracking, experiment_id, run_id, "b.txt")
     await tracking.post("runs/delete", run_id=run_id)
     lane = await tracking.journal.data_lane(run_id)
-    assert {barrier for barrier in lane.barriers if barrier[0] > 1} == {(4, artifact_lane, 1), (5, artifact_lane, 2)}
+    assert {barrier for barrier in lane.barriers if barrier[0] > 1} == {
+        (4, artifact_lane, 1),
+        (5, artifact_lane, 2),
+    }
 
 
 async def test_artifacts_have_a_lane_of_their_own_that_awaits_the_run(tracking: Tracking) -> None:

@@ -186,9 +186,7 @@ async def test_clients_of_1x_may_name_the_run_by_run_uuid(tracking: Tracking) ->
     """`run_uuid` alone names the run, under the preview prefix too."""
     run_id = await tracking.run()
     prefix = "/api/2.0/preview/mlflow"
-    await tracking.post(
-        f"{prefix}/runs/log-metric", run_uuid=run_id, key="m", value=2, timestamp=1
-    )
+    await tracking.post(f"{prefix}/runs/log-metric", run_uuid=run_id, key="m", value=2, timestamp=1)
     found = await tracking.get(f"{prefix}/runs/get", run_uuid=run_id)
     assert found["run"]["data"]["metrics"][0]["value"] == 2
 

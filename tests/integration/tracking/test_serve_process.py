@@ -134,7 +134,10 @@ def test_commands_work_without_a_server(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("env", "words"),
     [
-        ({"MLPROXY_HOST": "0.0.0.0", "MLPROXY_AUTH": "off"}, ["MLPROXY_AUTH=off is refused", "MLPROXY_INSECURE"]),
+        (
+            {"MLPROXY_HOST": "0.0.0.0", "MLPROXY_AUTH": "off"},
+            ["MLPROXY_AUTH=off is refused", "MLPROXY_INSECURE"],
+        ),
         ({"MLPROXY_TYPO": "1"}, ["Unknown setting MLPROXY_TYPO", "MLPROXY_DATA_DIR"]),
         ({"MLPROXY_PORT": "many"}, ["MLPROXY_PORT"]),
         ({"MLPROXY_WORKSPACE": "nonsense"}, ["MLPROXY_WORKSPACE"]),
@@ -230,7 +233,8 @@ def test_importing_the_command_line_loads_nothing_heavy() -> None:
     """`--help` does not import Azure, Alembic or the web framework."""
     code = (
         "import sys, server.cli; "
-        "print([m for m in ('azure', 'alembic', 'fastapi', 'sqlalchemy', 'psycopg', 'mlflow') if m in sys.modules])"
+        "heavy = ('azure', 'alembic', 'fastapi', 'sqlalchemy', 'psycopg', 'mlflow'); "
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

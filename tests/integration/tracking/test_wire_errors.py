@@ -1,7 +1,6 @@
 """Requests that are not what they should be: bodies, routes, keys, hosts. Never a server error."""
 
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import httpx
 import pytest

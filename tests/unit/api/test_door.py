@@ -41,7 +41,9 @@ def _ask(
         *json_routes("GET", "/open", _echo, permission=Permission.PUBLIC, prefixes=("",)),
         *json_routes("POST", "/write", _echo, permission=Permission.WRITE, prefixes=("",)),
         *json_routes("GET", "/items/{name}", _echo, permission=Permission.READ, prefixes=("",)),
-        *stream_routes("GET", ["/api/2.0/mlflow-artifacts/{p:path}"], _echo_stream, permission=Permission.READ),
+        *stream_routes(
+            "GET", ["/api/2.0/mlflow-artifacts/{p:path}"], _echo_stream, permission=Permission.READ
+        ),
     ]
     door = Door(
         _nothing,

@@ -21,6 +21,7 @@ broken
 
 @pytest.fixture
 def mounts(tmp_path: Path) -> Path:
+    """A table of mounts with most of what such tables hold."""
     file = tmp_path / "mounts"
     file.write_text(_MOUNTS)
     return file

@@ -28,12 +28,32 @@ def test_every_operation_comes_back_as_it_was_written(operation: Operation) -> N
     assert decode_operation(*encode_operation(operation)) == operation
 
 
-_RELEASED_KINDS = """
-    CreateExperiment DeleteExperiment RestoreExperiment SetExperimentTag CreateRun UpdateRun DeleteRun RestoreRun
-    LogParam SetTag DeleteTag LogPoint UploadArtifact DeleteArtifact CreateRegisteredModel UpdateRegisteredModel
-    SetRegisteredModelTag DeleteRegisteredModelTag CreateModelVersion UpdateModelVersion TransitionModelVersion
-    SetModelVersionTag DeleteModelVersionTag DeleteModelVersion
-""".split()
+_RELEASED_KINDS = [
+    "CreateExperiment",
+    "DeleteExperiment",
+    "RestoreExperiment",
+    "SetExperimentTag",
+    "CreateRun",
+    "UpdateRun",
+    "DeleteRun",
+    "RestoreRun",
+    "LogParam",
+    "SetTag",
+    "DeleteTag",
+    "LogPoint",
+    "UploadArtifact",
+    "DeleteArtifact",
+    "CreateRegisteredModel",
+    "UpdateRegisteredModel",
+    "SetRegisteredModelTag",
+    "DeleteRegisteredModelTag",
+    "CreateModelVersion",
+    "UpdateModelVersion",
+    "TransitionModelVersion",
+    "SetModelVersionTag",
+    "DeleteModelVersionTag",
+    "DeleteModelVersion",
+]
 
 
 def test_every_kind_that_was_ever_journaled_is_still_known() -> None:

@@ -75,6 +75,7 @@ KEPT = [
     "%",
     "%zz",
     "a%20b",
+    "images/loss%step%0%timestamp%1700000000000%z1b3fe0d-7bde.png",
     "a#b.txt",
     "#",
     "a?b.txt",

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.domain.operations import DeleteTag, LogParam, Operation, SetTag, UpdateRun
-from server.journal.deliveries import Contents, EntryRow, PointRow
+from server.journal.contents import Contents, EntryRow, PointRow
 from server.replay.batching import BatchLimits, Blocked, Choice, Close, WaitForCompany, choose_batch
 
 _LIMITS = BatchLimits(rows=10, rows_per_metric=4, params=3, tags=2)
@@ -44,7 +44,12 @@ def _choose(
 ) -> Choice:
     end = rows[-1].position if rows else 0
     return choose_batch(
-        _contents(rows), unmet=unmet or {}, limits=_LIMITS, end_of_lane=end, now_ms=_NOW_MS, company_ms=company_ms
+        _contents(rows),
+        unmet=unmet or {},
+        limits=_LIMITS,
+        end_of_lane=end,
+        now_ms=_NOW_MS,
+        company_ms=company_ms,
     )
 
 
@@ -99,7 +104,11 @@ def test_company_is_not_waited_for_when_nothing_can_join() -> None:
 
 def test_a_blocked_entry_says_what_it_waits_for_and_holds_back_what_follows() -> None:
     """Rows before a barrier go at once; at the barrier nothing goes."""
-    rows: list[PointRow | EntryRow] = [_point(1, "a", _NOW_MS), _point(2, "a", _NOW_MS), _point(3, "a", _NOW_MS)]
+    rows: list[PointRow | EntryRow] = [
+        _point(1, "a", _NOW_MS),
+        _point(2, "a", _NOW_MS),
+        _point(3, "a", _NOW_MS),
+    ]
     assert _choose(rows, unmet={2: [7, 8]}, company_ms=1000) == Close(1, 1)
     assert _choose(rows[1:], unmet={2: [7, 8]}) == Blocked((7, 8))
 
