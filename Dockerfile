@@ -19,6 +19,7 @@ COPY migrations migrations
 RUN pip wheel --no-deps --wheel-dir wheels . \
     && /opt/mlproxy/bin/pip install --no-deps wheels/*.whl \
     && /opt/mlproxy/bin/pip check
+RUN MLPROXY_UI_DIR=/opt/mlproxy/ui /opt/mlproxy/bin/mlproxy ui install
 
 FROM python:3.11.14-slim-bookworm AS runtime
 LABEL org.opencontainers.image.title="mlflow-azureml-proxy" \
@@ -33,7 +34,8 @@ ENV PATH=/opt/mlproxy/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     MLPROXY_HOST=0.0.0.0 \
     MLPROXY_PORT=5000 \
-    MLPROXY_DATA_DIR=/data
+    MLPROXY_DATA_DIR=/data \
+    MLPROXY_UI_DIR=/opt/mlproxy/ui
 USER 10001:10001
 WORKDIR /data
 VOLUME /data

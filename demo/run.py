@@ -25,6 +25,7 @@ from pathlib import Path
 from demo.compare import ClientSide, JsonClient, ReadError, Row, WorkspaceSide, compare_runs, counted, table
 
 ROOT = Path(__file__).resolve().parents[1]
+UI_FOLDER = ROOT / "build" / "ui"  # not emptied: the next demo need not fetch it again
 EXPERIMENT = "digits"
 EXPECTED_RUNS = 4
 WORKSPACE_PATH = (
@@ -60,6 +61,7 @@ class Demo:
         self._proxy_url = f"http://127.0.0.1:{self._proxy_port}"
         self._environment = clean_environment() | {
             "MLPROXY_DATA_DIR": str(short(folder / "proxy")),
+            "MLPROXY_UI_DIR": str(UI_FOLDER),
             "MLPROXY_HOST": "127.0.0.1",
             "MLPROXY_PORT": str(self._proxy_port),
             "MLPROXY_WORKSPACE": f"azureml://127.0.0.1:{self._emulator_port}/mlflow/v1.0{WORKSPACE_PATH}",
@@ -72,6 +74,8 @@ class Demo:
     def run(self) -> bool:
         """Run every step; whether both ends hold the same."""
         self._check_client()
+        if self._stays:
+            self._install_ui()
         with ExitStack() as services:
             say("Starting the workspace emulator and the proxy")
             services.enter_context(self._emulator())
@@ -93,6 +97,13 @@ class Demo:
             raise DemoError(f"the client must have no Azure package, it has {', '.join(azure)}")
         shown = ", ".join(f"{name} {packages[name]}" for name in ("mlflow", "scikit-learn", "matplotlib"))
         print(f"  {len(packages)} packages: {shown}, …; none of them azure-*", flush=True)
+
+    def _install_ui(self) -> None:
+        say("Fetching the stock MLflow UI (mlproxy ui install)")
+        try:
+            print(indented(self._mlproxy("ui", "install")), flush=True)
+        except DemoError as error:
+            print(f"  The demo goes on without the UI:\n{indented(str(error))}", flush=True)
 
     @contextmanager
     def _emulator(self) -> Iterator[None]:
@@ -214,7 +225,7 @@ class Demo:
 
     def _wait_for_interrupt(self, key: str) -> None:
         say("The proxy keeps running. Ctrl-C ends it.")
-        print(f"  MLflow UI        {self._proxy_url}/")
+        print(f"  MLflow UI        {self._proxy_url}/   (any user, the API key as password)")
         print(f"  deliveries       {self._proxy_url}/sync")
         print(f"  API key          {key}")
         print(f"  the workspace    {self._emulator_url}/emulator")

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from server.domain.errors import OperatorError
 
@@ -24,6 +25,10 @@ _SQLITE_FULL = 2
 _BUSY_TIMEOUT_MS = 30_000
 _READERS = 4
 _VALUES_PER_STATEMENT = 500
+
+
+class DatabaseUrlError(OperatorError):
+    """The setting does not name a database that can be used."""
 
 
 class DurabilityError(OperatorError):
@@ -128,7 +133,7 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = make_url(_with_driver(url))
+        self.url = _parse_url(url)
         self.is_postgres = self.url.get_backend_name() == "postgresql"
         self.engine = self._make_engine()
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
@@ -197,6 +202,20 @@ class Database:
         """Close every connection and end the reading threads."""
         self._readers.shutdown(wait=True)
         self.engine.dispose()
+
+
+def _parse_url(url: str) -> URL:
+    try:
+        parsed = make_url(_with_driver(url))
+    except ArgumentError as error:
+        raise DatabaseUrlError(
+            "MLPROXY_DATABASE_URL is not a URL. Wanted: postgresql://user@host/name"
+        ) from error
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise DatabaseUrlError(
+            "MLPROXY_DATABASE_URL must begin with postgresql:// (or be unset, for SQLite)."
+        )
+    return parsed
 
 
 def _with_driver(url: str) -> str:

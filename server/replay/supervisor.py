@@ -15,9 +15,9 @@ import structlog
 from server.commit.writer import Work, Writer
 from server.database.engine import Database, Transaction
 from server.domain.clock import Clock
-from server.journal import barriers, leases
+from server.journal.barriers import list_waiting_lanes
 from server.journal.lanes import LaneKind
-from server.journal.leases import Lease
+from server.journal.leases import Lease, claim, hurry, list_claimable
 from server.replay.deliveries.delivery import Delivery
 from server.replay.gate import Gate
 from server.replay.worker import LaneWorker, ReplaySettings
@@ -126,21 +126,21 @@ class Supervisor:
             return 0
         now_ms = self._clock.now_ms()
         candidates = await self._database.read(
-            lambda transaction: leases.list_claimable(
+            lambda transaction: list_claimable(
                 transaction, now_ms=now_ms, limit=room + len(self._workers) + len(self._young)
             )
         )
         chosen = [lane_id for lane_id in candidates if self._is_due(lane_id)][:room]
         if not chosen:
             return 0
-        leases = await self._writer.commit(
+        claimed = await self._writer.commit(
             Work(lambda transaction: self._claim(transaction, chosen)), background=True
         )
-        for lease in leases:
+        for lease in claimed:
             lane_id = lease.lane.lane_id
             self._young.pop(lane_id, None)
             self._workers[lane_id] = asyncio.create_task(self._work(lease), name=f"lane-{lane_id}")
-        return len(leases)
+        return len(claimed)
 
     def _is_due(self, lane_id: int) -> bool:
         if lane_id in self._workers:
@@ -151,8 +151,8 @@ class Supervisor:
     def _claim(self, transaction: Transaction, lane_ids: list[int]) -> list[Lease]:
         lease_ms = int(self._settings.lease.total_seconds() * 1000)
         facts.note_first_delivery(transaction)
-        leases = (leases.claim(transaction, id_, owner=self._owner, lease_ms=lease_ms) for id_ in lane_ids)
-        return [lease for lease in leases if lease is not None]
+        claims = (claim(transaction, id_, owner=self._owner, lease_ms=lease_ms) for id_ in lane_ids)
+        return [lease for lease in claims if lease is not None]
 
     async def _work(self, lease: Lease) -> None:
         """Deliver one lane and give it back. Whatever goes wrong with it stays with it."""
@@ -169,16 +169,16 @@ class Supervisor:
             self._wake.set()
 
     async def _give_back(self, lease: Lease, not_before_ms: int) -> None:
-        def release(transaction: Transaction) -> list[int]:
-            leases.release(transaction, lease, not_before_ms=not_before_ms)
-            lane = leases.read_lane(transaction, lease.lane.lane_id)
+        def give_back(transaction: Transaction) -> list[int]:
+            release(transaction, lease, not_before_ms=not_before_ms)
+            lane = read_lane(transaction, lease.lane.lane_id)
             if lane.settled_position == lease.lane.settled_position:
                 return []  # nothing changed for those that wait
-            waiting = barriers.list_waiting_lanes(transaction, [lease.lane.lane_id])
-            leases.hurry(transaction, waiting)
+            waiting = list_waiting_lanes(transaction, [lease.lane.lane_id])
+            hurry(transaction, waiting)
             return waiting
 
-        await self._writer.commit(Work(release), background=True)
+        await self._writer.commit(Work(give_back), background=True)
 
     async def _rest(self, started: int) -> None:
         """Until something happens, but never shorter than a moment."""

@@ -9,12 +9,15 @@ that was judged, never to the name again.
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 import httpx
 
 _RESOLVE_SECONDS = 5.0
+_RESOLVING_THREADS = 4
 _LARGEST_PORT = 65_535
 # Azure's platform address: DHCP, DNS and the virtual machine agent. It passes for a public one.
 _AZURE_PLATFORM = IPv4Address("168.63.129.16")
@@ -46,27 +49,34 @@ class Target:
     is_listed: bool
 
 
-async def resolve_host(host: str, port: int) -> list[str]:
-    """The addresses of a host.
+class HostResolver:
+    """Asks the system, on threads of its own: a name server that hangs holds up nobody else."""
 
-    Raises:
-        UnresolvedTargetError: it has none, or the answer takes too long.
-    """
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(_RESOLVE_SECONDS):
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError, TimeoutError) as error:
-        raise UnresolvedTargetError(f"Cannot resolve Webhook URL hostname '{host}'.") from error
-    return list(dict.fromkeys(str(info[4][0]) for info in found))
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_RESOLVING_THREADS, thread_name_prefix="resolver")
+
+    async def __call__(self, host: str, port: int) -> list[str]:
+        """The addresses of a host.
+
+        Raises:
+            UnresolvedTargetError: it has none, or the answer takes too long.
+        """
+        loop = asyncio.get_running_loop()
+        ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        try:
+            async with asyncio.timeout(_RESOLVE_SECONDS):
+                found = await loop.run_in_executor(self._threads, ask)
+        except (OSError, UnicodeError, TimeoutError) as error:
+            raise UnresolvedTargetError(f"Cannot resolve Webhook URL hostname '{host}'.") from error
+        return list(dict.fromkeys(str(info[4][0]) for info in found))
 
 
 class Guard:
     """Judges URLs. `listed` are hosts that are fine whatever they resolve to, as `host` or `host:port`."""
 
-    def __init__(self, *, listed: frozenset[str], resolve: Resolve = resolve_host) -> None:
+    def __init__(self, *, listed: frozenset[str], resolve: Resolve | None = None) -> None:
         self._listed = frozenset(map(_canonical, listed))
-        self._resolve = resolve
+        self._resolve = resolve or HostResolver()
 
     def parse(self, url: str) -> Target:
         """The URL taken apart.

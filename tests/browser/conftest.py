@@ -66,11 +66,7 @@ def ui_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium, without a window."""
-    named = (
-        os.environ.get("MLPROXY_TEST_CHROMIUM")
-        or shutil.which("chromium")
-        or shutil.which("chromium-browser")
-    )
+    named = os.environ.get("MLPROXY_TEST_CHROMIUM") or shutil.which("chromium")
     if named is None:
         _absent("no Chromium: install the package `chromium`, or MLPROXY_TEST_CHROMIUM names one")
     playwright = pytest.importorskip("playwright.sync_api")
@@ -177,15 +173,16 @@ class Visit:
         return [*dict.fromkeys(self.troubles), *(f"on the page: {line}" for line in shown), *self.foreign]
 
     def _began(self, request: Any) -> None:
-        self._pending += 1
+        # The script of a worker is never reported as finished.
+        self._pending += ".worker." not in request.url
         if not request.url.startswith((self.origin, "data:", "blob:")):
             self.foreign.append(f"asked elsewhere: {request.url}")
 
-    def _ended(self, _: Any) -> None:
-        self._pending -= 1
+    def _ended(self, request: Any) -> None:
+        self._pending -= ".worker." not in request.url
 
     def _failed(self, request: Any) -> None:
-        self._pending -= 1
+        self._ended(request)
         if request.failure != "net::ERR_ABORTED":  # the page itself gave it up
             self.troubles.append(f"failed: {request.method} {request.url} {request.failure}")
 

@@ -45,7 +45,7 @@ PAGES: dict[str, tuple[str, list[str]]] = {
     "prompt": ("#/prompts/greeting", ["Version 2", "Hello"]),
     "experiment-prompts": (EXPERIMENT + "/prompts", ["digits"]),
     "logged-models": (EXPERIMENT + "/models", ["model"]),
-    "logged-model": (MODEL, ["sklearn", "rate 1.0"]),
+    "logged-model": (MODEL, ["About this logged model", "rate 1.0", "optimizer"]),
     "logged-model-artifacts": (MODEL + "/artifacts", ["MLmodel"]),
     "settings": ("#/settings", ["Settings"]),
 }

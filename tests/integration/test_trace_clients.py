@@ -68,7 +68,7 @@ def test_a_trace_tells_of_itself(mlflow3: Record) -> None:
     """State, previews, tags, session, user and token usage are the client's."""
     trace = mlflow3["whole"]["session"]
     assert trace["state"] == "OK"
-    assert trace["previews"][1] == "what colour deep"
+    assert trace["previews"][1] == '"what colour deep"'
     assert trace["tags"]["team"] == "red"
     assert trace["tags"]["mlflow.traceName"] == "answer"
     assert trace["tags"]["mlflow.trace.spansLocation"] == "TRACKING_STORE"

@@ -14,7 +14,7 @@ _FOREIGN = ("MLPROXY_", "MLFLOW_", "AZURE_", "IDENTITY_", "MSI_", "DATABRICKS_")
 
 
 def client_python(name: str) -> Path:
-    """The interpreter of `mlflow3` or `mlflow2`; skips the test where it is absent and may be."""
+    """The interpreter of `mlflow3`, `mlflow2` or `mlflow1`; skips the test where it is absent and may be."""
     variable = f"MLPROXY_TEST_{name.upper()}_PYTHON"
     python = Path(os.environ.get(variable) or REPOSITORY / ".venvs" / name / "bin" / "python")
     if not python.exists():

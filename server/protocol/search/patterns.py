@@ -31,7 +31,7 @@ _TOKEN = re.compile(
     | (?P<bar>\|)
     | (?P<anchor>[\^$])
     | (?P<any>\.)
-    | (?P<refused>\\ | \(\?)
+    | (?P<refused>\\ | \(\? | \[)
     | (?P<literal>.)
     """,
     re.VERBOSE | re.DOTALL,

@@ -16,6 +16,7 @@ LARGE_BYTES = 12 * 1024 * 1024
 
 @flow
 def log_artifact(record: Recorder) -> None:
+    """Files with unusual names are uploaded, listed and downloaded."""
     experiment("flows/artifact")
     with mlflow.start_run(run_name="artifact") as run, tempfile.TemporaryDirectory() as folder:
         for name in ("plain.txt", "with space & ünïcode.txt", "100%+.bin", "page.html", "no_ending"):
@@ -43,6 +44,7 @@ def log_artifact(record: Recorder) -> None:
 
 @flow
 def log_artifacts(record: Recorder) -> None:
+    """A folder is uploaded, listed and downloaded."""
     experiment("flows/artifacts")
     with mlflow.start_run(run_name="artifacts") as run, tempfile.TemporaryDirectory() as folder:
         contents = {"a.txt": b"a", "b/c.txt": b"c", "b/d/e.bin": bytes(range(256)) * 400, "b/empty": b""}
@@ -63,6 +65,7 @@ def log_artifacts(record: Recorder) -> None:
 
 @flow
 def log_text_dict_figure(record: Recorder) -> None:
+    """Texts, dictionaries and figures are stored as files and loaded back."""
     experiment("flows/fluent files")
     with mlflow.start_run(run_name="fluent") as run:
         mlflow.log_text("ünïcode text", "notes/text.txt")
@@ -82,6 +85,7 @@ def log_text_dict_figure(record: Recorder) -> None:
 
 @flow
 def log_image(record: Recorder) -> None:
+    """An image is stored as a file."""
     experiment("flows/image")
     with mlflow.start_run(run_name="image") as run:
         mlflow.log_image(np.zeros((4, 4, 3), dtype=np.uint8), "pictures/black.png")
@@ -90,6 +94,7 @@ def log_image(record: Recorder) -> None:
 
 @flow(since=(2, 12))
 def log_image_steps(record: Recorder) -> None:
+    """Images are logged by step, as metrics are."""
     experiment("flows/image steps")
     with mlflow.start_run(run_name="images") as run:
         for step in range(2):
@@ -102,6 +107,7 @@ def log_image_steps(record: Recorder) -> None:
 
 @flow
 def empty_and_large_files(record: Recorder) -> None:
+    """A file of no bytes and one of many come back as they were."""
     experiment("flows/sizes")
     with mlflow.start_run(run_name="sizes") as run, tempfile.TemporaryDirectory() as folder:
         large = np.random.default_rng(7).bytes(LARGE_BYTES)
@@ -118,6 +124,7 @@ def empty_and_large_files(record: Recorder) -> None:
 
 @flow(since=(2, 2))
 def log_table(record: Recorder) -> None:
+    """Tables are appended to and loaded back."""
     own = experiment("flows/table")
     with mlflow.start_run(run_name="table") as run:
         mlflow.log_table(pd.DataFrame({"in": ["q1", "q2"], "out": ["a1", "a2"]}), "tables/answers.json")
@@ -126,6 +133,6 @@ def log_table(record: Recorder) -> None:
     run_id = run.info.run_id
     record.note("run", mlflow.get_run(run_id))
     record.note("table", mlflow.load_table("tables/answers.json", run_ids=[run_id], extra_columns=["run_id"]))
-    record.note("all runs", len(mlflow.load_table(f"tables/answers.json")) > 0)
+    record.note("all runs", len(mlflow.load_table("tables/answers.json")) > 0)
     record.error("absent", lambda: mlflow.load_table("absent.json", run_ids=[run_id]))
     record.note("experiment", len(MlflowClient().search_runs([own])))

@@ -46,10 +46,13 @@ def paths_below(folder: str) -> list[str]:
 
 @flow
 def log_model_sklearn(record: Recorder) -> None:
+    """A scikit-learn model is logged, found and loaded back."""
     own = experiment("flows/sklearn")
     with mlflow.start_run(run_name="sklearn") as run:
         logged = log_threshold(input_example=FEATURES[:1])
-        second = log_threshold("second", metadata={"k": "v"}) if VERSION >= (2, 0) else log_threshold("second")
+        second = (
+            log_threshold("second", metadata={"k": "v"}) if VERSION >= (2, 0) else log_threshold("second")
+        )
     record.note("model uri", logged.model_uri)
     record.note("run", mlflow.get_run(run.info.run_id))
     client = MlflowClient()
@@ -65,6 +68,7 @@ def log_model_sklearn(record: Recorder) -> None:
 
 @flow
 def log_model_pyfunc(record: Recorder) -> None:
+    """A model made of Python code is logged and loaded back."""
     experiment("flows/pyfunc")
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "doubling.py"
@@ -93,6 +97,7 @@ def log_model_pyfunc(record: Recorder) -> None:
 
 @flow(since=(2, 0))
 def register_model(record: Recorder) -> None:
+    """Models are registered while they are logged, and after."""
     experiment("flows/register")
     client, name = MlflowClient(), "registered"
     with mlflow.start_run(run_name="registers") as run:
@@ -113,6 +118,7 @@ def register_model(record: Recorder) -> None:
 
 @flow(since=(2, 3))
 def load_registered(record: Recorder) -> None:
+    """A registered model is loaded by version, alias, stage and id."""
     experiment("flows/load")
     client, name = MlflowClient(), "loadable"
     with mlflow.start_run(run_name="loads"):
@@ -137,6 +143,7 @@ def load_registered(record: Recorder) -> None:
 
 @flow(since=(3, 0))
 def logged_models(record: Recorder) -> None:
+    """Logged models are made, changed, measured, found and deleted."""
     own, client = experiment("flows/logged models"), MlflowClient()
     created = record.note("created", client.create_logged_model(own, name="made", tags={"a": "1"}))
     time.sleep(0.01)
@@ -219,6 +226,9 @@ def logged_models(record: Recorder) -> None:
 
 @flow
 def autolog_sklearn(record: Recorder) -> None:
+    """A training logs itself."""
+    if VERSION < (2, 0):
+        raise FlowSkippedError("the autologging of 1.x needs scikit-learn before 1.3")
     own = experiment("flows/autolog")
     mlflow.sklearn.autolog(log_models=True, silent=True)
     try:
@@ -235,12 +245,15 @@ def autolog_sklearn(record: Recorder) -> None:
 
 @flow(since=(2, 0))
 def evaluate_classic(record: Recorder) -> None:
+    """Predictions are judged, and what comes of it is logged."""
     own = experiment("flows/evaluate")
     data = pd.DataFrame({"x": FEATURES[:, 0], "label": LABELS, "said": LABELS})
     evaluate = mlflow.models.evaluate if IS_3 else mlflow.evaluate
     with mlflow.start_run(run_name="evaluates") as run:
         if VERSION >= (2, 4):
-            data = mlflow.data.from_pandas(data, source="memory", name="labelled", targets="label", predictions="said")
+            data = mlflow.data.from_pandas(
+                data, source="memory", name="labelled", targets="label", predictions="said"
+            )
             result = evaluate(data=data, model_type="classifier", evaluators=["default"])
         else:
             raise FlowSkippedError("evaluating a column of predictions came with 2.4")

@@ -110,7 +110,9 @@ class Recorder:
         """From now on, keep every exchange with the server."""
         send = requests.Session.send
 
-        def recording_send(session: requests.Session, request: requests.PreparedRequest, **options: Any) -> Any:
+        def recording_send(
+            session: requests.Session, request: requests.PreparedRequest, **options: Any
+        ) -> Any:
             if not str(request.url).startswith(self.server) or threading.get_ident() == self.waiting:
                 return send(session, request, **options)
             sent_body = _request_body(request)
@@ -170,7 +172,9 @@ def files_below(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if root.is_file():
         return {root.name: digest(root.read_bytes())}
     return {
-        str(path.relative_to(root)): digest(path.read_bytes()) for path in sorted(root.rglob("*")) if path.is_file()
+        str(path.relative_to(root)): digest(path.read_bytes())
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
     }
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
-from recording import VERSION, Recorder, flow
+from recording import Recorder, flow
 from tracking import MISSING_RUN, experiment
 
 SOURCE = "s3://bucket/models/one"
@@ -21,6 +21,7 @@ def model(name: str, versions: int = 1, **options: Any) -> MlflowClient:
 
 @flow(since=(2, 0))
 def registry_admin(record: Recorder) -> None:
+    """Registered models and versions are made, described, tagged, renamed and deleted."""
     client = MlflowClient()
     record.note("created", client.create_registered_model("admin", tags={"a": "1"}, description="a model"))
     record.error("again", lambda: client.create_registered_model("admin"))
@@ -76,6 +77,7 @@ def registry_admin(record: Recorder) -> None:
 
 @flow(since=(2, 3))
 def aliases(record: Recorder) -> None:
+    """Aliases are set, moved and deleted."""
     client = model("aliased", 3)
     client.set_registered_model_alias("aliased", "champion", "1")
     client.set_registered_model_alias("aliased", "challenger", "2")
@@ -89,7 +91,9 @@ def aliases(record: Recorder) -> None:
     record.error("gone", lambda: client.get_model_version_by_alias("aliased", "champion"))
     record.error("delete again", lambda: client.delete_registered_model_alias("aliased", "champion"))
     for alias in ("v1", "latest", "a b", "x" * 256, "LATEST", "1", "ü"):
-        record.error(f"odd {alias[:9]}", lambda alias=alias: client.set_registered_model_alias("aliased", alias, "1"))
+        record.error(
+            f"odd {alias[:9]}", lambda alias=alias: client.set_registered_model_alias("aliased", alias, "1")
+        )
     record.error("no version", lambda: client.set_registered_model_alias("aliased", "ok", "9"))
     record.error("no model", lambda: client.set_registered_model_alias("absent", "ok", "1"))
     record.error("of no model", lambda: client.get_model_version_by_alias("absent", "ok"))
@@ -99,6 +103,7 @@ def aliases(record: Recorder) -> None:
 
 @flow(since=(2, 0))
 def stages(record: Recorder) -> None:
+    """Versions move from stage to stage."""
     client = model("staged", 4)
     for version, stage in (("1", "Staging"), ("2", "staging"), ("3", "Production")):
         record.note(f"{version} to {stage}", client.transition_model_version_stage("staged", version, stage))
@@ -122,6 +127,7 @@ def stages(record: Recorder) -> None:
 
 @flow(since=(2, 0))
 def search_registry(record: Recorder) -> None:
+    """Models and versions are found by what they are, ordered and paged."""
     for number in range(5):
         client = model(f"find {number}", 2, tags={"parity": "even" if number % 2 == 0 else "odd"})
         client.set_model_version_tag(f"find {number}", "1", "k", str(number))
@@ -149,7 +155,12 @@ def search_registry(record: Recorder) -> None:
         "name LIKE 'find%' AND tags.parity = 'even'",
     ):
         record.error(f"models {text}", lambda text=text: names(text))
-    for order in (["name DESC"], ["timestamp DESC", "name"], ["last_updated_timestamp ASC"], ["creation_timestamp"]):
+    for order in (
+        ["name DESC"],
+        ["timestamp DESC", "name"],
+        ["last_updated_timestamp ASC"],
+        ["creation_timestamp"],
+    ):
         record.error(f"models by {order}", lambda order=order: names("name LIKE 'find%'", order_by=order))
     page = client.search_registered_models("name LIKE 'find%'", max_results=2, order_by=["name ASC"])
     record.note("models page", page)
@@ -170,7 +181,9 @@ def search_registry(record: Recorder) -> None:
     ):
         record.error(f"versions {text}", lambda text=text: versions(text))
     for order in (["version_number DESC"], ["name DESC", "version_number ASC"], ["creation_timestamp ASC"]):
-        record.error(f"versions by {order}", lambda order=order: versions("name LIKE 'find%'", order_by=order))
+        record.error(
+            f"versions by {order}", lambda order=order: versions("name LIKE 'find%'", order_by=order)
+        )
     page = client.search_model_versions("name = 'find 1'", max_results=2, order_by=["version_number ASC"])
     record.note("versions page", page)
     for text in ("nonsense", "colour = 'red'", "name > 'a'", "run_id LIKE 'zz%'", "tags.a > 'b'"):
@@ -185,7 +198,10 @@ def search_registry(record: Recorder) -> None:
 
 @flow(since=(3, 0))
 def prompts(record: Recorder) -> None:
-    first = mlflow.genai.register_prompt("greeting", "Hello {{name}}", commit_message="first", tags={"a": "1"})
+    """Prompts are registered, loaded by version and alias, and deleted."""
+    first = mlflow.genai.register_prompt(
+        "greeting", "Hello {{name}}", commit_message="first", tags={"a": "1"}
+    )
     record.note("first", first)
     second = mlflow.genai.register_prompt("greeting", [{"role": "user", "content": "Hi {{name}}"}])
     record.note("second", second)
@@ -203,7 +219,9 @@ def prompts(record: Recorder) -> None:
     client.set_prompt_version_tag("greeting", "1", "k", "v")
     client.delete_prompt_tag("greeting", "k")
     record.error("as a model", lambda: client.get_registered_model("greeting"))
-    record.note("among models", [found.name for found in client.search_registered_models("name = 'greeting'")])
+    record.note(
+        "among models", [found.name for found in client.search_registered_models("name = 'greeting'")]
+    )
     mlflow.genai.delete_prompt_alias("greeting", alias="live")
     record.error("alias is gone", lambda: mlflow.genai.load_prompt("prompts:/greeting@live"))
     client.delete_prompt_version("greeting", "1")

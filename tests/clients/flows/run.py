@@ -15,6 +15,7 @@ import mlflow
 sys.path.insert(0, str(Path(__file__).parent))
 
 import artifacts  # noqa: F401
+import genai  # noqa: F401
 import models  # noqa: F401
 import registry  # noqa: F401
 import tracking  # noqa: F401
@@ -22,6 +23,7 @@ from recording import FLOWS, VERSION, Recorder
 
 
 def main(record_file: Path, chosen: set[str]) -> None:
+    """Run the flows, or the chosen ones, that this version of the client has."""
     mpl.use("Agg")
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     recorder = Recorder(server=os.environ["MLFLOW_TRACKING_URI"])

@@ -22,6 +22,7 @@ def experiment(name: str) -> str:
 
 @flow
 def set_experiment_new(record: Recorder) -> None:
+    """An experiment that does not exist yet is made current."""
     record.note("set", mlflow.set_experiment("flows/new"))
     record.note("by name", mlflow.get_experiment_by_name("flows/new"))
     record.note("absent", mlflow.get_experiment_by_name("flows/absent"))
@@ -29,6 +30,7 @@ def set_experiment_new(record: Recorder) -> None:
 
 @flow
 def set_experiment_existing(record: Recorder) -> None:
+    """An experiment that exists is made current, by name and by id; bad names and ids are refused."""
     client = MlflowClient()
     created = client.create_experiment("flows/existing", tags={"team": "vision", "empty": ""})
     record.note("by name", mlflow.set_experiment("flows/existing"))
@@ -43,6 +45,7 @@ def set_experiment_existing(record: Recorder) -> None:
 
 @flow
 def experiment_admin(record: Recorder) -> None:
+    """Experiments are tagged, renamed, deleted and restored."""
     client = MlflowClient()
     created = client.create_experiment("flows/admin")
     client.set_experiment_tag(created, "k", "v")
@@ -75,6 +78,7 @@ def experiment_admin(record: Recorder) -> None:
 
 @flow
 def start_run(record: Recorder) -> None:
+    """A run starts and ends, with a name and without one."""
     experiment("flows/runs")
     with mlflow.start_run(run_name="named", tags={"at-start": "yes"}, description="a note") as run:
         record.note("started", run)
@@ -89,12 +93,15 @@ def start_run(record: Recorder) -> None:
 
 @flow
 def create_run(record: Recorder) -> None:
+    """Runs are created, ended and changed with the client, without the fluent API."""
     client, own = MlflowClient(), experiment("flows/create")
     run = record.note("plain", client.create_run(own))
     record.note("full", client.create_run(own, start_time=BASE_MS, tags={"a": "b", "mlflow.user": "someone"}))
     if IS_2:
         record.note("name", client.create_run(own, run_name="given"))
-        record.error("name and tag", lambda: client.create_run(own, {"mlflow.runName": "one"}, run_name="two"))
+        record.error(
+            "name and tag", lambda: client.create_run(own, {"mlflow.runName": "one"}, run_name="two")
+        )
         record.note("name by tag", client.create_run(own, tags={"mlflow.runName": "by tag"}))
     record.error("missing experiment", lambda: client.create_run("987654321"))
     record.error("odd experiment", lambda: client.create_run("abc"))
@@ -110,6 +117,7 @@ def create_run(record: Recorder) -> None:
 
 @flow
 def nested_runs(record: Recorder) -> None:
+    """Runs hold runs, which hold runs."""
     own = experiment("flows/nested")
     with mlflow.start_run(run_name="parent") as parent:
         for number in range(2):
@@ -129,6 +137,7 @@ def nested_runs(record: Recorder) -> None:
 
 @flow
 def resume_run(record: Recorder) -> None:
+    """A run that ended goes on."""
     experiment("flows/resume")
     with mlflow.start_run(run_name="stops") as run:
         mlflow.log_param("a", 1)
@@ -141,6 +150,7 @@ def resume_run(record: Recorder) -> None:
 
 @flow
 def failed_run(record: Recorder) -> None:
+    """A run ends with the error of its training."""
     experiment("flows/failed")
     try:
         with mlflow.start_run(run_name="fails") as run:
@@ -152,6 +162,7 @@ def failed_run(record: Recorder) -> None:
 
 @flow
 def log_metric(record: Recorder) -> None:
+    """Points of every kind are logged one by one and read back; bad ones are refused."""
     own, client = experiment("flows/metric"), MlflowClient()
     run_id = client.create_run(own).info.run_id
     points = [
@@ -196,6 +207,7 @@ def log_metric(record: Recorder) -> None:
 
 @flow
 def log_param(record: Recorder) -> None:
+    """Params are logged, never changed, and cut when they are too long."""
     own, client = experiment("flows/param"), MlflowClient()
     run_id = client.create_run(own).info.run_id
     for key, value in [("a", 1), ("a", 1), ("empty", ""), ("blank", " "), ("text", "ünïcode “quoted”\n\t")]:
@@ -214,9 +226,17 @@ def log_param(record: Recorder) -> None:
 
 @flow
 def set_tag(record: Recorder) -> None:
+    """Tags are set, changed and deleted."""
     own, client = experiment("flows/tag"), MlflowClient()
     run_id = client.create_run(own).info.run_id
-    for key, value in [("a", "1"), ("a", "2"), ("empty", ""), ("gone", "x"), ("number", 3), ("text", "ü\n“”")]:
+    for key, value in [
+        ("a", "1"),
+        ("a", "2"),
+        ("empty", ""),
+        ("gone", "x"),
+        ("number", 3),
+        ("text", "ü\n“”"),
+    ]:
         client.set_tag(run_id, key, value)
     client.delete_tag(run_id, "gone")
     record.error("delete again", lambda: client.delete_tag(run_id, "gone"))
@@ -236,6 +256,7 @@ def set_tag(record: Recorder) -> None:
 
 @flow
 def log_batches(record: Recorder) -> None:
+    """Many values are logged at once, up to the limits and beyond."""
     own, client = experiment("flows/batches"), MlflowClient()
     with mlflow.start_run(run_name="batches") as run:
         mlflow.log_metrics({"m1": 1.0, "m2": 2.0}, step=3)
@@ -267,6 +288,7 @@ def log_batches(record: Recorder) -> None:
 
 @flow(since=(2, 8))
 def async_logging(record: Recorder) -> None:
+    """Values are logged in the background."""
     experiment("flows/async")
     with mlflow.start_run(run_name="async") as run:
         for step in range(20):
@@ -285,6 +307,7 @@ def async_logging(record: Recorder) -> None:
 
 @flow
 def metric_history(record: Recorder) -> None:
+    """A history of several requests is read back in pages."""
     own, client = experiment("flows/history"), MlflowClient()
     run_id = client.create_run(own).info.run_id
     for start in range(0, 3000, 1000):
@@ -298,6 +321,7 @@ def metric_history(record: Recorder) -> None:
 
 @flow
 def log_input(record: Recorder) -> None:
+    """Datasets are noted, and runs found by them."""
     if VERSION < (2, 4):
         raise FlowSkippedError("datasets came with 2.4")
     own, client = experiment("flows/input"), MlflowClient()
@@ -316,15 +340,20 @@ def log_input(record: Recorder) -> None:
         "dataset.digest != 'x' AND dataset.context = 'training'",
         "dataset.name = 'absent'",
     ):
-        record.error(text, lambda text=text: [found.info.run_name for found in client.search_runs([own], text)])
+        record.error(
+            text, lambda text=text: [found.info.run_name for found in client.search_runs([own], text)]
+        )
     record.error("odd key", lambda: client.search_runs([own], "dataset.colour = 'red'"))
 
 
 @flow
 def search_runs(record: Recorder) -> None:
+    """Runs are found by everything they hold, ordered and paged; bad searches are refused."""
     own, client = experiment("flows/search"), MlflowClient()
     for number in range(6):
-        run_id = client.create_run(own, start_time=BASE_MS + number, tags={"mlflow.runName": f"run {number}"}).info.run_id
+        run_id = client.create_run(
+            own, start_time=BASE_MS + number, tags={"mlflow.runName": f"run {number}"}
+        ).info.run_id
         client.log_metric(run_id, "loss", number / 2, BASE_MS, 0)
         client.log_param(run_id, "rate", f"0.{number}")
         client.set_tag(run_id, "even", str(number % 2 == 0))
@@ -421,10 +450,10 @@ def search_runs(record: Recorder) -> None:
 
 @flow
 def search_experiments(record: Recorder) -> None:
+    """Experiments are found by name, tag and time, ordered and paged."""
     client = MlflowClient()
     if not IS_2:
-        record.note("list", [found.name for found in client.list_experiments()][:1])
-        return
+        raise FlowSkippedError("a stock server has no experiments/list any more, which clients of 1.x need")
     for number in range(5):
         client.create_experiment(f"Find {number}", tags={"parity": "even" if number % 2 == 0 else "odd"})
         time.sleep(0.002)
@@ -468,6 +497,7 @@ def search_experiments(record: Recorder) -> None:
 
 @flow
 def delete_restore_runs(record: Recorder) -> None:
+    """Runs are deleted and restored, by themselves and with their experiment."""
     own, client = experiment("flows/delete"), MlflowClient()
     run_id = client.create_run(own).info.run_id
     client.log_param(run_id, "a", 1)
@@ -488,6 +518,7 @@ def delete_restore_runs(record: Recorder) -> None:
 
 @flow(since=(2, 8))
 def system_metrics(record: Recorder) -> None:
+    """The machine's own metrics are logged beside the training's."""
     try:
         import psutil  # noqa: F401
     except ImportError as error:

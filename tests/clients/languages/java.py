@@ -130,7 +130,8 @@ def training(caller: HttpCaller) -> dict[str, Any]:
         "runs/delete-tag", service.DeleteTag(run_id=info.run_id, key="gone"), service.DeleteTag.Response()
     )
     metrics = [
-        service.Metric(key="accuracy", value=step / 4, timestamp=BASE_MS, step=step) for step in (-1, 0, 1 << 40)
+        service.Metric(key="accuracy", value=step / 4, timestamp=BASE_MS, step=step)
+        for step in (-1, 0, 1 << 40)
     ]
     batch = service.LogBatch(
         run_id=info.run_id,
@@ -164,7 +165,9 @@ def reading(caller: HttpCaller, experiment_id: str, run_id: str) -> dict[str, An
         service.SearchExperiments(max_results=1000, filter="name = 'java'", view_type=service.ACTIVE_ONLY),
         service.SearchExperiments.Response(),
     )
-    history = caller.get("metrics/get-history", service.GetMetricHistory.Response(), **both, metric_key="loss")
+    history = caller.get(
+        "metrics/get-history", service.GetMetricHistory.Response(), **both, metric_key="loss"
+    )
     return {
         "by name": [named.experiment.experiment_id, {tag.key: tag.value for tag in named.experiment.tags}],
         "params": {param.key: param.value for param in run.data.params},
@@ -189,9 +192,7 @@ def registering(caller: HttpCaller, run_id: str) -> dict[str, Any]:
     create = registry.CreateModelVersion(name=name, run_id=run_id, source=f"runs:/{run_id}/model")
     made = caller.post("model-versions/create", create, registry.CreateModelVersion.Response()).model_version
     stage = registry.TransitionModelVersionStage(name=name, version=made.version, stage="Production")
-    caller.post(
-        "model-versions/transition-stage", stage, registry.TransitionModelVersionStage.Response()
-    )
+    caller.post("model-versions/transition-stage", stage, registry.TransitionModelVersionStage.Response())
     caller.patch(
         "model-versions/update",
         registry.UpdateModelVersion(name=name, version=made.version, description="from Java"),

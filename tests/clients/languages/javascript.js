@@ -10,7 +10,7 @@ const path = require('path')
 
 const [modules, recordFile] = process.argv.slice(2)
 const MLflow = require(path.join(modules, 'mlflow'))
-const {RunState, ViewType} = require(path.join(modules, 'mlflow', 'enum'))
+const {RunStatus, ViewType} = require(path.join(modules, 'mlflow', 'enum'))
 
 const BASE_MS = 1700000000000
 
@@ -40,7 +40,7 @@ async function main() {
     params: [{key: 'depth', value: '3'}],
     tags: [{key: 'batched', value: 'ja ü'}],
   })
-  await Runs.update({run_id, status: RunState.FINISHED, end_time: BASE_MS + 60000})
+  await Runs.update({run_id, status: RunStatus.FINISHED, end_time: BASE_MS + 60000})
   await Experiments.update({experiment_id, new_name: 'renamed javascript'})
   const other = await Runs.create({experiment_id, start_time: BASE_MS})
   await Runs.delete({run_id: other.run.info.run_id})

@@ -33,11 +33,13 @@ class Difference:
 class Comparison:
     """What was compared, and what was found."""
 
+    version: str
     flows: int = 0
     requests: int = 0
     fields: int = 0
     ignored: int = 0
     declared: int = 0
+    broken_on_stock: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     differences: list[Difference] = field(default_factory=list)
     rules_met: Counter[policy.Rule] = field(default_factory=Counter)
@@ -48,6 +50,8 @@ class Comparison:
             self.skipped[name] = stock["skipped"]
             return
         self.flows += 1
+        if "broke" in stock:
+            self.broken_on_stock[name] = stock["broke"]
         self._field(name, "flow", ("broke",), proxy.get("broke"), stock.get("broke"))
         for where, proxy_call, stock_call in _pairs(name, proxy["calls"], stock["calls"]):
             self.requests += 1
@@ -58,6 +62,14 @@ class Comparison:
             proxy_result, stock_result = proxy_results.get(label), stock_results.get(label)
             where = _entity(stock_result or proxy_result or {})
             self._walk(f"{name}: {label}", where, (), _value(proxy_result), _value(stock_result))
+
+    def summary(self) -> str:
+        """The counts in a line."""
+        return (
+            f"mlflow {self.version}: {self.flows} flows, {self.requests} requests, {self.fields} fields,"
+            f" {self.ignored} not compared, {self.declared} declared differences,"
+            f" {len(self.differences)} others"
+        )
 
     def _walk(self, flow: str, where: str, path: tuple[str, ...], proxy: Any, stock: Any) -> None:
         if isinstance(proxy, dict) and isinstance(stock, dict):
@@ -147,7 +159,9 @@ def _by_key(proxy: list[Any], stock: list[Any]) -> tuple[dict[str, Any], dict[st
     found = []
     for items in (proxy, stock):
         keys = [item.get("key") if isinstance(item, dict) else None for item in items]
-        found.append(None if None in keys or len(set(keys)) < len(keys) else dict(zip(keys, items, strict=True)))
+        found.append(
+            None if None in keys or len(set(keys)) < len(keys) else dict(zip(keys, items, strict=True))
+        )
     if found[0] is None or found[1] is None:
         return tuple({str(place): item for place, item in enumerate(items)} for items in (proxy, stock))  # type: ignore[return-value]
     return found[0], found[1]

@@ -6,15 +6,19 @@ chose itself stay as they are. Bytes that were uploaded are named after the path
 download has to give back what was uploaded there. Everything else is left alone.
 """
 
+import json
 import re
 from collections import defaultdict
 from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
 
-_ID = re.compile(r"(?<![0-9a-zA-Z])((?:[a-z]{1,2}-)?)([0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?![0-9a-f])")
+# The first character of the ids in image names is never a hexadecimal digit.
+_UUID = r"[0-9a-z][0-9a-f]{7}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_ID = re.compile(rf"(?<![0-9a-zA-Z])((?:[a-z]{{1,2}}-)?)([0-9a-f]{{32}}|{_UUID})(?![0-9a-f])")
 _GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d{1,4}")
 _SCRATCH = re.compile(r"/tmp/tmp[a-z0-9_]{8}")
+_SPAN_ID = re.compile(r"[A-Za-z0-9+/]{22}==|[A-Za-z0-9+/]{11}=")
 _MILLISECONDS = re.compile(r"(?<!\d)1\d{12}(?!\d)")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.0-9]*(Z|\+00:00)?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -43,15 +47,22 @@ class _Names:
             return [self.plain(item) for item in value]
         if isinstance(value, str):
             return self._text(value)
-        if isinstance(value, int) and not isinstance(value, bool) and self._is_now(value):
-            return "<now in ms>"
+        if isinstance(value, int) and not isinstance(value, bool):
+            return self._number(value)
         return value
+
+    def _number(self, value: int) -> int | str:
+        if self._is_now(value):
+            return "<now in ms>"
+        return "<now in ns>" if self._is_now(value // 1_000_000) else value
 
     def _text(self, text: str) -> str:
         if _SHA256.fullmatch(text):
             return self.uploads.get(text, text)
         if _GENERATED_NAME.fullmatch(text):
             return self._generated.setdefault(text, f"<name {len(self._generated) + 1}>")
+        if _SPAN_ID.fullmatch(text):
+            return self._ids.setdefault(text, f"<id {len(self._ids) + 1}>")
         text = text.replace(self._server, "<server>").replace(self._folder, "<folder>")
         text = _SCRATCH.sub("<scratch>", text)
         text = _MOMENT.sub(self._moment, text)
@@ -81,12 +92,22 @@ def normalised(record: Record) -> dict[str, Record]:
 def _flow(record: Record, flow: Record) -> Record:
     names = _Names(record)
     calls = [{**call, "path": names.plain(unquote(call["path"]))} for call in flow["calls"]]
+    for call in calls:
+        _open_records(call.get("answer"))
     names.uploads = _uploads(calls)
     return {
         **flow,
         "calls": [names.plain(call) for call in calls],
         "results": [names.plain(result) for result in flow["results"]],
     }
+
+
+def _open_records(answer: Any) -> None:
+    """The records of an evaluation dataset come as JSON within a text."""
+    if isinstance(answer, dict) and isinstance(answer.get("json"), dict):
+        records = answer["json"].get("records")
+        if isinstance(records, str):
+            answer["json"]["records"] = json.loads(records)
 
 
 def _uploads(calls: list[Record]) -> dict[str, str]:

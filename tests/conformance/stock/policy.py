@@ -62,6 +62,11 @@ VARYING: tuple[Rule, ...] = (
     Rule("POST */runs/log-batch", "sent/**", How.IGNORE, "what the machine does just then", "system_metrics"),
     Rule("GET */runs/get", "answer/**", How.IGNORE, "what the machine does just then", "system_metrics"),
     Rule("GET */runs/get", "answer/**", How.IGNORE, "read while threads still write", "autolog_sklearn"),
+    Rule("POST /v1/traces", "sent/**", How.IGNORE, "spans carry nanoseconds and random ids"),
+    Rule("*", "**/execution_duration", How.IGNORE, "time passes"),
+    Rule("*", "**/mlflow.trace.size*", How.IGNORE, "the digits of times count too"),
+    Rule("* */datasets/*", "**/digest", How.SAME_TYPE, "made from the moment"),
+    Rule("entity dict", "digest", How.SAME_TYPE, "made from the moment", "evaluation_datasets*"),
     Rule("*", "**/model_outputs", How.ANY_ORDER, "a stock server orders them by their random ids"),
 )
 """What differs between two runs against the same server."""
@@ -78,6 +83,7 @@ _SET = "stock prints a Python set, in a new order each time"
 _FAILS = "stock fails with 500 where this server says what is wrong"
 _PAGE_SIZE = "stock words it otherwise on each route"
 _TAKEN = "the code of a name that is taken, as at creation"
+_NO_TRACE = "stock fails on its database's foreign key where this server says what is missing"
 _PRESIGNED = "there are no presigned URLs here"
 _INFO = "GET */server-info"
 _MODEL_ID = "the logged model that a version was made from"
@@ -93,9 +99,23 @@ DIFFERENCES: tuple[Rule, ...] = (
     differs("*", "**/message", _SET, stock="*Valid keys are '{*"),
     differs("*", "**/message", _SET, stock="*not one of '{*"),
     differs("*", "**/message", "the same said of every kind of key", stock="*Invalid comparator for *"),
-    differs("*", "**/message", "the same said of every kind of key", stock="*Invalid comparison operator for *"),
-    differs("*", "**/message", _PAGE_SIZE, here="*must be at most*", stock="*for parameter 'max_results' supplied*"),
-    differs("*", "**/message", "says which of the two is missing", here="*Registered Model with*", stock="*Model Version (*"),
+    differs(
+        "*", "**/message", "the same said of every kind of key", stock="*Invalid comparison operator for *"
+    ),
+    differs(
+        "*",
+        "**/message",
+        _PAGE_SIZE,
+        here="*must be at most*",
+        stock="*for parameter 'max_results' supplied*",
+    ),
+    differs(
+        "*",
+        "**/message",
+        "says which of the two is missing",
+        here="*Registered Model with*",
+        stock="*Model Version (*",
+    ),
     differs("*", "**/message", "says a word more", here="*keeps no artifacts under local paths."),
     differs("*", "**/raised", _TAKEN, here="RESOURCE_ALREADY_EXISTS", stock="BAD_REQUEST"),
     differs("*", "**/error_code", _TAKEN, here="RESOURCE_ALREADY_EXISTS", stock="BAD_REQUEST"),
@@ -103,12 +123,36 @@ DIFFERENCES: tuple[Rule, ...] = (
     differs("*", "headers", _FAILS, stock=ABSENT),
     differs("*", "answer", _FAILS, stock=ABSENT),
     differs("error", "raised", _FAILS, here="INVALID_PARAMETER_VALUE", stock="INTERNAL_ERROR"),
+    differs("error", "message", "compact JSON", here="*Response text: {*", stock="*Response text: {*"),
     differs("error", "message", _FAILS, stock="*too many 500 error responses*"),
     Rule("* */search", "answer/json/next_page_token", How.SAME_TYPE, "tokens say nothing to clients"),
+    # traces
+    differs("* */traces/{id}/tags", "status", _NO_TRACE, here="404", stock="400"),
+    differs("* */traces/{id}/tags", "answer/json/error_code", _NO_TRACE, stock="BAD_REQUEST"),
+    differs("error", "raised", _NO_TRACE, here="RESOURCE_DOES_NOT_EXIST", stock="BAD_REQUEST"),
+    differs("GET /version", "headers/content-type", "it is no page", here="text/plain*", stock="text/html*"),
+    Rule("GET /version", "answer/*", How.SAME_TYPE, "the MLflow version whose API this is"),
     # artifacts
-    Rule("GET */artifacts/{path}", "headers/content-disposition", How.SAME_TYPE, "names are quoted as RFC 6266 asks"),
-    differs("GET */artifacts/{path}", "headers/content-type", "nothing runs in a browser", here="text/plain", stock="text/html"),
-    differs("PUT */artifacts/{path}", "headers/content-type", "JSON, as up to 2.22", here="application/json", stock=ABSENT),
+    Rule(
+        "GET */artifacts/{path}",
+        "headers/content-disposition",
+        How.SAME_TYPE,
+        "names are quoted as RFC 6266 asks",
+    ),
+    differs(
+        "GET */artifacts/{path}",
+        "headers/content-type",
+        "nothing runs in a browser",
+        here="text/plain",
+        stock="text/html",
+    ),
+    differs(
+        "PUT */artifacts/{path}",
+        "headers/content-type",
+        "JSON, as up to 2.22",
+        here="application/json",
+        stock=ABSENT,
+    ),
     differs("PUT */artifacts/{path}", "answer/*", "`{}`, as up to 2.22"),
     differs("*", "**/file_size", "an empty file has a size", here="0"),
     # server-info
@@ -118,7 +162,9 @@ DIFFERENCES: tuple[Rule, ...] = (
     # registry and logged models
     differs("*", "**/model_version/model_id", _MODEL_ID, stock=ABSENT),
     differs("*", "**/model_versions/*/model_id", _MODEL_ID, stock=ABSENT),
-    Rule("*", "**/mlflow.modelVersions/**", How.IGNORE, "stock notes each version twice, once for the client"),
+    Rule(
+        "*", "**/mlflow.modelVersions/**", How.IGNORE, "stock notes each version twice, once for the client"
+    ),
     _only("logged_models", "POST */logged-models/search", "answer/json/models", _STATUS_FILTER),
     _only("logged_models: filter status*", "entity list", "*", _STATUS_FILTER),
     _only("logged_models: on a dataset", "entity list", "*", _STATUS_FILTER),

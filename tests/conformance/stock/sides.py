@@ -37,9 +37,7 @@ def run_both(client: str, folder: Path, flows: list[str] | None = None) -> tuple
                     stock.wait_until_ready()
                 environment = {**_CLIENT, "MLFLOW_TRACKING_URI": url}
                 arguments = [str(folder / f"{side}.json"), *(flows or [])]
-                started.append(
-                    start_client(python, _SCRIPT, *arguments, folder=folder / side, **environment)
-                )
+                started.append(start_client(python, _SCRIPT, *arguments, folder=folder / side, **environment))
             deadline = time.monotonic() + CLIENT_TIMEOUT_SECONDS
             codes = [process.wait(max(1.0, deadline - time.monotonic())) for process in started]
         finally:
