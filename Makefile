@@ -16,15 +16,20 @@ endif
 endef
 $(eval $(call client,mlflow3,MLPROXY_TEST_MLFLOW3_PYTHON))
 $(eval $(call client,mlflow2,MLPROXY_TEST_MLFLOW2_PYTHON))
+# What these two need has no wheels for later versions of Python.
+ifeq ($(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2])' 2>/dev/null),3 11)
+$(eval $(call client,mlflow29,MLPROXY_TEST_MLFLOW29_PYTHON))
 $(eval $(call client,mlflow1,MLPROXY_TEST_MLFLOW1_PYTHON))
+endif
 $(eval $(call client,azureml-mlflow,MLPROXY_TEST_AZUREML_MLFLOW_PYTHON))
 $(eval $(call client,azureml-mlflow2,MLPROXY_TEST_AZUREML_MLFLOW2_PYTHON))
 $(eval $(call client,azureml-core,MLPROXY_TEST_AZUREML_CORE_PYTHON))
 MLPROXY_TEST_AZURITE ?= $(wildcard $(CURDIR)/.venvs/node/bin/azurite)
 
-PACKAGES_mlflow3 := 'mlflow==3.17.2' scikit-learn matplotlib
-PACKAGES_mlflow2 := 'mlflow==2.22.*' scikit-learn matplotlib 'setuptools<81'
-PACKAGES_mlflow1 := 'mlflow==1.30.1' 'setuptools<81'
+PACKAGES_mlflow3 := 'mlflow==3.17.2' scikit-learn matplotlib psutil
+PACKAGES_mlflow2 := 'mlflow==2.22.*' scikit-learn matplotlib psutil 'setuptools<81'
+PACKAGES_mlflow29 := 'mlflow==2.9.2' scikit-learn matplotlib psutil 'setuptools<81'
+PACKAGES_mlflow1 := 'mlflow==1.30.1' scikit-learn matplotlib 'setuptools<81'
 PACKAGES_azureml-mlflow := azureml-mlflow
 PACKAGES_azureml-mlflow2 := azureml-mlflow 'mlflow==2.22.*' 'setuptools<81'
 PACKAGES_azureml-core := azureml-core 'setuptools<81'
@@ -47,6 +52,7 @@ emulator: .venv/stamp ## Run a local Azure ML workspace (options: ARGS="--port 9
 
 test: export MLPROXY_TEST_MLFLOW3_PYTHON := $(MLPROXY_TEST_MLFLOW3_PYTHON)
 test: export MLPROXY_TEST_MLFLOW2_PYTHON := $(MLPROXY_TEST_MLFLOW2_PYTHON)
+test: export MLPROXY_TEST_MLFLOW29_PYTHON := $(MLPROXY_TEST_MLFLOW29_PYTHON)
 test: export MLPROXY_TEST_MLFLOW1_PYTHON := $(MLPROXY_TEST_MLFLOW1_PYTHON)
 test: export MLPROXY_TEST_AZUREML_MLFLOW_PYTHON := $(MLPROXY_TEST_AZUREML_MLFLOW_PYTHON)
 test: export MLPROXY_TEST_AZUREML_MLFLOW2_PYTHON := $(MLPROXY_TEST_AZUREML_MLFLOW2_PYTHON)

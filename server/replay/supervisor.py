@@ -17,7 +17,7 @@ from server.database.engine import Database, Transaction
 from server.domain.clock import Clock
 from server.journal.barriers import list_waiting_lanes
 from server.journal.lanes import LaneKind
-from server.journal.leases import Lease, claim, hurry, list_claimable
+from server.journal.leases import Lease, claim, hurry, list_claimable, read_lane, release
 from server.replay.deliveries.delivery import Delivery
 from server.replay.gate import Gate
 from server.replay.worker import LaneWorker, ReplaySettings

@@ -76,7 +76,9 @@ def comparisons(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Comparisons]:
     """All comparisons of the session."""
-    named = [item.callspec.params.get("comparison") for item in request.session.items if hasattr(item, "callspec")]
+    named = [
+        item.callspec.params.get("comparison") for item in request.session.items if hasattr(item, "callspec")
+    ]
     wanted = [client for client in CLIENTS if client in named]
     found = request.config.stash.setdefault(_COMPARISONS, {})
     made = Comparisons(tmp_path_factory.mktemp("stock"), wanted, found)
