@@ -152,7 +152,8 @@ class TraceRoutes:
         return messages.TraceInfosAnswer(await self._traces.infos(request))
 
     async def _search(self, call: Call, request: messages.SearchTracesRequest) -> messages.TraceInfosPage:
-        _require_list("locations", request.locations)
+        if request.locations is None:
+            raise missing_parameter("locations")
         return messages.TraceInfosPage(*await self._traces.search(request))
 
     async def _correlate(

@@ -23,6 +23,9 @@ _SERVER_INFO: dict[str, object] = {
     "features_enabled": {"gateway": False, "scheduled_issue_detection": False},
     "tracking_auth": "",
 }
+_EMPTY = ("label-schemas/list", "mcp-servers", "review-queues/list", "skills")
+"""What the UI lists and this server never has any of; an empty message is an empty list."""
+
 _NO_TELEMETRY: dict[str, object] = {
     "disable_ui_telemetry": True,
     "disable_ui_events": [],
@@ -45,6 +48,9 @@ class UiCallRoutes:
             *stream_routes("POST", gateway, self._no_gateway, permission=read),
             *stream_routes(
                 "POST", [f"{prefix}/issues/search" for prefix in MLFLOW_3], self._nothing, permission=read
+            ),
+            *stream_routes(
+                "GET", [f"{_AJAX_3[0]}/{name}" for name in _EMPTY], self._nothing, permission=read
             ),
         ]
 

@@ -143,7 +143,7 @@ def span_message(content: str) -> dict[str, Any]:
         "span_id": span["span_id"],
         "name": span["name"],
         "start_time_unix_nano": span["start_time_unix_nano"],
-        "status": {key: value for key, value in span["status"].items() if value},
+        "status": _status_message(span["status"]),
     }
     if span["parent_span_id"]:
         message["parent_span_id"] = span["parent_span_id"]
@@ -159,6 +159,10 @@ def span_message(content: str) -> dict[str, Any]:
     if links:
         message["links"] = links
     return message
+
+
+def _status_message(status: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in status.items() if value and value != "STATUS_CODE_UNSET"}
 
 
 def _event_message(event: dict[str, Any]) -> dict[str, Any]:

@@ -116,9 +116,9 @@ class TraceInfosAnswer(msgspec.Struct, omit_defaults=True):
 
 
 class SearchTracesRequest(Request):
-    """POST traces/search."""
+    """POST traces/search. It has to say where, and may say nowhere, as the UI's page of judges does."""
 
-    locations: list[LocationMessage] = []
+    locations: list[LocationMessage] | None = None
     filter: str | None = None
     max_results: int | None = None
     order_by: list[str] = []

@@ -259,7 +259,7 @@ class Traces:
     ) -> tuple[list[messages.TraceInfoMessage], str | None]:
         """A page of traces, and the token of the next one."""
         places = [
-            item.mlflow_experiment.experiment_id for item in request.locations if item.mlflow_experiment
+            item.mlflow_experiment.experiment_id for item in request.locations or () if item.mlflow_experiment
         ]
         search = _Search.of(request, places)
 

@@ -34,6 +34,7 @@ ASSISTANT_WAS_SHOWN = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFi
 ALLOWED_ANSWERS = {
     r"404 GET .*/users/current$": "the proxy has keys, not user accounts: the UI hides its account menu",
     r"404 GET .*/assistant/(config|providers)$": "the proxy has no assistant, as the UI then says",
+    r"404 POST .*/review-queues/get-or-create-user$": "the proxy has no review queues: the page shows none",
 }
 ALLOWED_MESSAGES = {
     r"^Failed to load resource": "the browser's note of an answer above 399; those are judged by themselves",

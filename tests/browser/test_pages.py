@@ -47,7 +47,10 @@ PAGES: dict[str, tuple[str, list[str]]] = {
     "logged-models": (EXPERIMENT + "/models", ["model"]),
     "logged-model": (MODEL, ["About this logged model", "rate 1.0", "optimizer"]),
     "logged-model-artifacts": (MODEL + "/artifacts", ["MLmodel"]),
+    "skills": ("#/skills", ["Register and catalog skills"]),
+    "mcp-registry": ("#/mcp-registry", ["MCP"]),
     "settings": ("#/settings", ["Settings"]),
+    "webhooks": ("#/settings/webhooks", ["No webhooks configured"]),
 }
 
 ANSWER_PAGES: dict[str, tuple[str, list[str]]] = {
@@ -59,9 +62,10 @@ ANSWER_PAGES: dict[str, tuple[str, list[str]]] = {
     "sessions": (EXPERIMENT + "/chat-sessions", ["answers"]),
     "issues": (EXPERIMENT + "/issues", ["answers"]),
     "overview": (EXPERIMENT + "/overview", ["answers"]),
+    "review": (EXPERIMENT + "/review-queue", ["New queue"]),
     "evaluation-run": (RUN + "/traces", ["why"]),
-    "run-traces": ("#/experiments/{trainings}/runs/{training}/traces", ["rate 0.3"]),
-    "logged-model-traces": ("#/experiments/{trainings}/models/{model}/traces", ["Traces"]),
+    "run-traces": ("#/experiments/{trainings}/runs/{training}/traces", ["rate 0.3", "No traces found"]),
+    "logged-model-traces": ("#/experiments/{trainings}/models/{model}/traces", ["No traces found"]),
 }
 
 

@@ -237,6 +237,8 @@ async def test_ui_is_told_what_there_is(client: httpx.AsyncClient) -> None:
     assert info == (await client.get("/api/3.0/mlflow/server-info")).json()
     assert (await client.get("/ajax-api/3.0/mlflow/ui-telemetry")).json()["disable_ui_telemetry"] is True
     assert (await client.get("/ajax-api/2.0/mlflow/gateway-proxy")).json() == {"endpoints": []}
+    for path in ("skills", "mcp-servers", "review-queues/list", "label-schemas/list"):
+        assert (await client.get(f"/ajax-api/3.0/mlflow/{path}")).json() == {}
     for path in ("2.0/mlflow/users/current", "3.0/mlflow/assistant/config"):
         answer = await client.get(f"/ajax-api/{path}")
         assert (answer.status_code, answer.json()["error_code"]) == (404, "ENDPOINT_NOT_FOUND")

@@ -176,9 +176,11 @@ def logged_models(record: Recorder) -> None:
     record.note("tagged", client.get_logged_model(created.model_id))
     record.note("params", client.get_logged_model(full.model_id).params)
 
+    client.delete_logged_model(unnamed.model_id)  # its name comes of chance
+
     def names(filter_string: str | None = None, **options: Any) -> list[str]:
         found = client.search_logged_models([own], filter_string=filter_string, **options)
-        return [model.name for model in found if model.model_id != unnamed.model_id]
+        return [model.name for model in found]
 
     for text in (
         None,

@@ -1,5 +1,6 @@
 """Flows about registered models, their versions, aliases, stages, and prompts."""
 
+import time
 from typing import Any
 
 import mlflow
@@ -131,6 +132,7 @@ def search_registry(record: Recorder) -> None:
     for number in range(5):
         client = model(f"find {number}", 2, tags={"parity": "even" if number % 2 == 0 else "odd"})
         client.set_model_version_tag(f"find {number}", "1", "k", str(number))
+        time.sleep(0.005)
     experiment("flows/registry search")
     with mlflow.start_run(run_name="makes a version") as run:
         run_id = run.info.run_id

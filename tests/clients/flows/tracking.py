@@ -126,6 +126,7 @@ def nested_runs(record: Recorder) -> None:
                 with mlflow.start_run(run_name="grandchild", nested=True):
                     mlflow.log_param("deep", number)
             record.note("child", mlflow.get_run(child.info.run_id))
+            time.sleep(0.005)
     if VERSION >= (2, 3):
         record.note("parent", mlflow.get_parent_run(child.info.run_id))
         record.note("no parent", mlflow.get_parent_run(parent.info.run_id))

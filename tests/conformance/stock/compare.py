@@ -89,15 +89,17 @@ class Comparison:
     def _field(self, flow: str, where: str, path: tuple[str, ...], proxy: Any, stock: Any) -> None:
         self.fields += 1
         rule = policy.find_rule(flow, where, path, proxy, stock)
+        is_same = _same(proxy, stock)
+        if rule is not None and not is_same:
+            self.rules_met[rule] += 1
         if rule is not None and rule.how is How.IGNORE:
             self.ignored += 1
-        elif _same(proxy, stock):
+        elif is_same:
             return
         elif rule is None:
             self.differences.append(Difference(flow, where, "/".join(path), proxy, stock))
         else:
             self.declared += 1
-            self.rules_met[rule] += 1
 
 
 def _same(proxy: Any, stock: Any) -> bool:
