@@ -55,8 +55,9 @@ class Nouns:
         return dict(self.http.post(f"/api/2.0/mlflow/{path}", json=fields).raise_for_status().json())
 
     def drain(self) -> None:
-        drained = self.server.cli("drain", "--timeout", str(DRAIN_SECONDS))
-        assert drained.returncode == 0, drained.stdout + drained.stderr
+        """Wait until everything is in the workspace."""
+        left = self.http.post("/api/2.0/mlproxy/drain", json={"timeout_seconds": DRAIN_SECONDS})
+        assert left.json() == {"pending": 0, "uncertain": 0, "parked": 0}
 
 
 def _tags(held: Record) -> dict[str, str]:
@@ -66,7 +67,7 @@ def _tags(held: Record) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def key(server: ServerProcess) -> str:
     """A key for everyone here."""
-    created = server.cli("keys", "create", "nouns")
+    created = server.cli("keys", "create", "nouns", "--role", "admin")
     assert created.returncode == 0, created.stderr
     server.api_key = created.stdout.splitlines()[-1]
     return server.api_key
@@ -92,7 +93,9 @@ def nouns(
         MLFLOW_TRACKING_TOKEN=key,
     )
     headers = {"Authorization": f"Bearer {key}"}
-    with httpx.Client(base_url=server.url, headers=headers, trust_env=False, timeout=60) as http:
+    with httpx.Client(
+        base_url=server.url, headers=headers, trust_env=False, timeout=2 * DRAIN_SECONDS
+    ) as http:
         done = Nouns(request.param[-1], json.loads(record_file.read_text()), server, emulator, http)
         done.drain()
         yield done

@@ -518,9 +518,7 @@ async def test_sources_of_other_runs(bench: Bench) -> None:
         "mlflow-artifacts:/0/nothing/artifacts/model",
         one["artifact_uri"] + "x/model",
     ):
-        refused = await bench.make_version(
-            "m", source, run_id=two["run_id"], fails="INVALID_PARAMETER_VALUE"
-        )
+        refused = await bench.make_version("m", source, run_id=two["run_id"], fails="INVALID_PARAMETER_VALUE")
         assert refused["message"].startswith(f"Invalid model version source: '{source}'.")
     await bench.make_version("m", f"{one['artifact_uri']}/../x", fails="INVALID_PARAMETER_VALUE")
     assert len(await bench.entries("m")) == 1
@@ -634,9 +632,7 @@ async def test_a_run_from_the_workspace(bench: Bench) -> None:
     """A run that was born in the workspace has no create to wait for."""
     run_id = (await bench.make_run())["run_id"]
     await bench.writer.commit(
-        Work(
-            lambda transaction: transaction.run("UPDATE lanes SET last_position = 0 WHERE kind LIKE 'run%'")
-        )
+        Work(lambda transaction: transaction.run("UPDATE lanes SET last_position = 0 WHERE kind LIKE 'run%'"))
     )
     await bench.call("POST", "registered-models/create", name="m")
     await bench.make_version("m", f"runs:/{run_id}/model")

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 # The first character of the ids in image names is never a hexadecimal digit.
 _UUID = r"[0-9a-z][0-9a-f]{7}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_ID = re.compile(rf"(?<![0-9a-zA-Z])((?:[a-z]{{1,2}}-)?)([0-9a-f]{{32}}|{_UUID})(?![0-9a-f])")
+_ID = re.compile(rf"(?<![0-9a-zA-Z])((?:[a-z]{{1,2}}-)?)([0-9a-f]{{40}}|[0-9a-f]{{32}}|{_UUID})(?![0-9a-f])")
 _GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d{1,4}")
 _SCRATCH = re.compile(r"/tmp/tmp[a-z0-9_]{8}")
 _SPAN_ID = re.compile(r"[A-Za-z0-9+/]{22}==|[A-Za-z0-9+/]{11}=")
