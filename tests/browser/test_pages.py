@@ -65,7 +65,7 @@ ANSWER_PAGES: dict[str, tuple[str, list[str]]] = {
     "review": (EXPERIMENT + "/review-queue", ["New queue"]),
     "evaluation-run": (RUN + "/traces", ["why"]),
     "run-traces": ("#/experiments/{trainings}/runs/{training}/traces", ["rate 0.3", "No traces found"]),
-    "logged-model-traces": ("#/experiments/{trainings}/models/{model}/traces", ["No traces found"]),
+    "logged-model-traces": ("#/experiments/{trainings}/models/{model}/traces", ["Start tracing"]),
 }
 
 

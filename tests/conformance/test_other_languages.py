@@ -209,7 +209,7 @@ def test_r_arrives(in_r: Record, emulator: EmulatorProcess) -> None:
     losses = enumerate(("0.5", "nan", "inf", "-inf"))
     assert run.points_in_order == [
         *(point("loss", step, r.BASE_MS + step, value) for step, value in losses),
-        *(point("accuracy", step, r.BASE_MS, step / 4) for step in range(3)),
+        *(point("accuracy", step, r.BASE_MS, step / 4) for step in r.STEPS),
     ]
     versions = [
         version

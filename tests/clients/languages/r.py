@@ -2,10 +2,10 @@
 
 The shapes come from the package's source in MLflow's repository, `mlflow/R/mlflow/R`, as of MLflow 2
 and 3: `tracking-rest.R` (every leaf of a body goes through `as.character`, so that each number is a
-text; fields that are NULL are left out; `httr` writes the body as JSON with single values unboxed),
-`tracking-runs.R` (`run_uuid` next to `run_id`, `NaN` and `Infinity` as text, data frames of a batch as
-rows), `tracking-experiments.R` and `model-registry.R` (PATCH and DELETE with a body, logicals as
-`FALSE`). Older packages ask below `api/2.0/preview/mlflow`.
+text, 100000 even `1e+05`; fields that are NULL are left out; `httr` writes the body as JSON with single
+values unboxed), `tracking-runs.R` (`run_uuid` next to `run_id`, `NaN` and `Infinity` as text, data
+frames of a batch as rows), `tracking-experiments.R` and `model-registry.R` (PATCH and DELETE with a
+body, logicals as `FALSE`). Older packages ask below `api/2.0/preview/mlflow`.
 """
 
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 BASE_MS = 1_700_000_000_123
+STEPS = (0, 1, 100_000)
 API, OLDER_API = "/api/2.0/mlflow", "/api/2.0/preview/mlflow"
 Json = dict[str, Any]
 
@@ -59,7 +60,15 @@ def as_character(value: Any) -> Any:
         return [as_character(item) for item in value]
     if isinstance(value, bool):
         return str(value).upper()
-    return value if isinstance(value, str) else f"{value:.15g}"
+    return value if isinstance(value, str) else number_as_character(value)
+
+
+def number_as_character(value: float) -> str:
+    """R writes a number the shorter way: 100000 is `1e+05`."""
+    fixed = f"{value:.15g}"
+    digits = next(count for count in range(15) if count == 14 or float(f"{value:.{count}e}") == value)
+    scientific = f"{value:.{digits}e}"
+    return scientific if len(scientific) < len(fixed) else fixed
 
 
 def train(client: Client) -> Json:
@@ -92,7 +101,7 @@ def train(client: Client) -> Json:
     client.rest("runs", "delete-tag", verb="POST", data={"run_id": run_id, "key": "gone"})
     rows = [
         {"key": "accuracy", "value": str(step / 4), "step": float(step), "timestamp": float(BASE_MS)}
-        for step in range(3)
+        for step in STEPS
     ]
     batch = {
         "run_id": run_id,
