@@ -30,7 +30,8 @@ def azurite(tmp_path: Path) -> Iterator[str]:
         await_answer(f"http://127.0.0.1:{port}")
         yield f"http://127.0.0.1:{port}/devstoreaccount1"
     finally:
-        process.terminate()
+        # It keeps idle connections open and waits for them to end by themselves.
+        process.kill()
         process.wait(10)
 
 

@@ -88,6 +88,17 @@ class Receiver:
             time.sleep(0.02)
         raise AssertionError(f"{count} requests awaited, got {[item.path for item in self.received]}")
 
+    def wait_for_events(self, wanted: set[str], path: str, timeout: float = 15.0) -> list[Received]:
+        """All requests at a path, once every wanted event is among them."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            found = self.at(path)
+            if wanted <= {request.event for request in found}:
+                return found
+            time.sleep(0.02)
+        missing = sorted(wanted - {request.event for request in self.at(path)})
+        raise AssertionError(f"These events did not come: {missing}")
+
     def answer(self, request: Received) -> tuple[int, str, dict[str, str]]:
         """Keep the request; status, body and headers of the answer."""
         with self.lock:
