@@ -12,6 +12,8 @@ from datetime import timedelta
 from server.domain.backoff import Backoff
 from server.domain.clock import Clock
 
+# A probe that is never heard of again must not keep everyone else out.
+_LONGEST_PROBE_SECONDS = 120.0
 _BACKOFF = Backoff(first=timedelta(seconds=0.5), ceiling=timedelta(seconds=30))
 
 
@@ -23,7 +25,7 @@ class Gate:
         self._jitter = jitter
         self._failures = 0
         self._closed_until = 0.0
-        self._probe_is_out = False
+        self._probe_until = 0.0
         self.last_failure: str | None = None
         self.last_success_ms: int | None = None
 
@@ -43,21 +45,21 @@ class Gate:
             return False
         if self._failures == 0:
             return True
-        if self._probe_is_out:
+        if self._clock.monotonic() < self._probe_until:
             return False
-        self._probe_is_out = True
+        self._probe_until = self._clock.monotonic() + _LONGEST_PROBE_SECONDS
         return True
 
     def passed(self) -> None:
         """The workspace answered."""
         self._failures = 0
-        self._probe_is_out = False
+        self._probe_until = 0.0
         self.last_failure = None
         self.last_success_ms = self._clock.now_ms()
 
     def failed(self, failure: str, retry_after: timedelta | None = None) -> None:
         """The workspace could not be used."""
-        self._probe_is_out = False
+        self._probe_until = 0.0
         self.last_failure = failure
         if self.wait_seconds > 0 and self._failures and retry_after is None:
             return  # calls that were under way together count as one failure
@@ -69,4 +71,4 @@ class Gate:
 
     def abandoned(self) -> None:
         """A call that was let through did not take place."""
-        self._probe_is_out = False
+        self._probe_until = 0.0

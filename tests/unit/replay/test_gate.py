@@ -88,3 +88,15 @@ def test_a_probe_that_did_not_take_place_makes_room_for_another() -> None:
     assert gate.may_pass()
     gate.abandoned()
     assert gate.may_pass()
+
+
+def test_a_probe_that_is_never_heard_of_again_gives_way() -> None:
+    """A worker that vanished with the probe does not close the workspace for ever."""
+    gate, clock = _gate()
+    gate.failed("503")
+    clock.seconds = 0.5
+    assert gate.may_pass()
+    clock.seconds = 120.4
+    assert not gate.may_pass()
+    clock.seconds = 120.6
+    assert gate.may_pass()
