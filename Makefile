@@ -2,6 +2,8 @@
 # Needed: Python 3.11 or newer, make, and the package registries.
 
 PYTHON ?= python3
+# Tests mostly wait for processes they started: more workers than processors are right.
+WORKERS ?= 3
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input
 BIN := .venv/bin
 
@@ -59,7 +61,7 @@ test: export MLPROXY_TEST_AZUREML_MLFLOW2_PYTHON := $(MLPROXY_TEST_AZUREML_MLFLO
 test: export MLPROXY_TEST_AZUREML_CORE_PYTHON := $(MLPROXY_TEST_AZUREML_CORE_PYTHON)
 test: export MLPROXY_TEST_AZURITE := $(MLPROXY_TEST_AZURITE)
 test: .venv/stamp $(CLIENTS) ## Run the tests (options: PYTEST_ARGS="tests/unit -x"); `make azurite` first for those on Azurite
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: .venv/stamp ## Check format, style, types, layers, shell script and Dockerfile
 	$(BIN)/ruff format --check .
