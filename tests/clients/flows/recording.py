@@ -60,6 +60,13 @@ class FlowSkippedError(Exception):
     """The flow cannot be had with what is installed; the message says why."""
 
 
+def _await_prompt_links() -> None:
+    """The client links a prompt to its experiment in a thread, whose requests would come at any moment."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("link_prompt_to_experiment"):
+            thread.join(30)
+
+
 @dataclass
 class Recorder:
     """Everything one client process saw, by flow."""
@@ -73,6 +80,7 @@ class Recorder:
 
     def note(self, label: str, value: Any) -> Any:
         """Keep what the API returned, and hand it on."""
+        _await_prompt_links()
         self.flows[self.current]["results"].append(
             {"label": label, "kind": type(value).__name__, "value": plain(value)}
         )

@@ -63,13 +63,6 @@ VARYING: tuple[Rule, ...] = (
     Rule("GET */runs/get", "answer/**", How.IGNORE, "what the machine does just then", "system_metrics"),
     Rule("GET */runs/get", "answer/**", How.IGNORE, "read while threads still write", "autolog_sklearn"),
     Rule("POST /v1/traces", "sent/**", How.IGNORE, "spans carry nanoseconds and random ids"),
-    Rule(
-        "GET */registered-models/get",
-        "answer/json/registered_model/tags/_mlflow_experiment_ids",
-        How.IGNORE,
-        "a thread of the client sets it, sooner or later",
-        "prompts",
-    ),
     Rule("*", "**/execution_duration", How.IGNORE, "time passes"),
     Rule("*", "**/mlflow.trace.size*", How.IGNORE, "the digits of times count too"),
     Rule("* */datasets/*", "**/digest", How.SAME_TYPE, "made from the moment"),
