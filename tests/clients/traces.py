@@ -6,6 +6,7 @@ client's objects say, without ids and times, so that two servers' records can be
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,8 @@ def trace_something() -> dict[str, str]:
     names["session"] = mlflow.get_last_active_trace_id()
     answer("again", "session-1")
     names["again"] = mlflow.get_last_active_trace_id()
+    # Traces are ordered by milliseconds: the next one must not begin in the same.
+    time.sleep(0.005)
     try:
         fail()
     except ValueError:
