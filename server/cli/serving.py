@@ -1,0 +1,107 @@
+"""`serve`, `migrate` and `emulator`: the commands that do not speak to a running server."""
+
+import gc
+import socket
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from server.cli.console import app, explained, run, say, settings_of
+
+if TYPE_CHECKING:
+    from server.bootstrap import Server
+    from server.settings import Settings
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (MLPROXY_HOST).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on (MLPROXY_PORT).")] = None,
+) -> None:
+    """Run the API, the UI and the replay in one process."""
+    settings = settings_of(host=host, port=port)
+    run(_serve(settings))
+
+
+async def _serve(settings: "Settings") -> None:
+    from server.bootstrap import build
+    from server.database.data_folder import lock_data_folder
+    from server.listening import listen, listen_for_commands, serve_until_stopped
+
+    with explained():
+        _ = settings.effective_auth
+        lock = lock_data_folder(settings.data_dir, holds_database=settings.is_sqlite)
+        server = await build(settings)
+    try:
+        with (
+            explained(),
+            listen(settings.host, settings.port) as listener,
+            listen_for_commands(settings.data_dir) as admin,
+        ):
+            await server.start()
+            say(_banner(settings, server, listener))
+            gc.collect()
+            gc.freeze()
+            await serve_until_stopped(server, listener, admin)
+    finally:
+        await server.stop()
+        if lock is not None:
+            lock.release()
+
+
+def _banner(settings: "Settings", server: "Server", listener: socket.socket) -> str:
+    port = listener.getsockname()[1]
+    shown = settings.host if settings.host not in ("0.0.0.0", "::") else socket.gethostname()  # noqa: S104
+    url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}{settings.path_prefix.rstrip('/')}"
+    target = "nowhere yet: set MLPROXY_WORKSPACE; everything is kept until then"
+    if server.upstream is not None:
+        target = server.upstream.address.canonical
+    lines = [
+        f"mlproxy listens on {url}",
+        f"  stores in    {_shown_store(settings)}",
+        f"  replays to   {target}",
+        f"  clients set  export MLFLOW_TRACKING_URI={url}",
+    ]
+    if settings.effective_auth.value == "keys":
+        lines.append(
+            "               export MLFLOW_TRACKING_TOKEN=<key>   (mlproxy keys create NAME makes one)"
+        )
+    return "\n".join(lines)
+
+
+def _shown_store(settings: "Settings") -> str:
+    if settings.database_url is None:
+        return str(settings.data_dir.absolute())
+    from sqlalchemy.engine import make_url
+
+    url = make_url(settings.database_url).render_as_string(hide_password=True)
+    return f"{url}, {settings.data_dir.absolute()}"
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database's schema up to date."""
+    settings = settings_of()
+    from server.database.data_folder import lock_data_folder
+    from server.database.engine import Database
+    from server.database.migration import migrate as bring_up_to_date
+
+    with explained():
+        lock = lock_data_folder(settings.data_dir, holds_database=settings.is_sqlite)
+        database = Database(settings.url)
+        try:
+            say(f"The database is at schema {bring_up_to_date(database)}.")
+        finally:
+            database.close()
+            if lock is not None:
+                lock.release()
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
+def emulator(context: typer.Context) -> None:
+    """Run a local Azure ML workspace (see `mlproxy emulator --help`)."""
+    from emulator.__main__ import main
+
+    raise typer.Exit(main(context.args))
