@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from server.domain.errors import OperatorError
 
 _PREFIX = "MLPROXY_"
-# Set by the test suites and by deployments around the server, not read by it.
+# Set by the test suites and by deployments around the server; no settings of it.
 _FOREIGN_PREFIXES = ("MLPROXY_TEST_", "MLPROXY_DEMO_")
 GIBIBYTE = 1024**3
 

@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 
 from server.commit.run_writes import RunWrite, apply_run_writes
 from server.database.engine import Database, Transaction
+from server.domain import failpoints
 from server.domain.clock import Clock
 from server.domain.errors import ErrorCode, MlflowError
 
@@ -170,6 +171,7 @@ class Writer:
                 return
             started = time.monotonic()
             outcomes, lanes = self._commit_group(group)
+            failpoints.reach("commit.after")
             self._observe_group(len(group), time.monotonic() - started)
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._answer, outcomes, lanes)
@@ -249,6 +251,7 @@ class Writer:
                 else:
                     outcomes.append(_apply_rare(transaction, group[position]))
                     position += 1
+            failpoints.reach("commit.before")
         return outcomes, transaction.touched_lanes
 
     # --- back in the event loop ---

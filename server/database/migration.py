@@ -13,7 +13,7 @@ from server.database.engine import Database
 from server.database.schema import metadata
 from server.domain.errors import OperatorError
 
-HEAD = "0001"
+HEAD = "0002"
 _VERSION_TABLE = "alembic_version"
 
 

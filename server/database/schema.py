@@ -78,6 +78,8 @@ lanes = Table(
     Column("subject_id", BigInteger, nullable=False),
     Column("last_position", BigInteger, nullable=False, server_default=text("0")),
     Column("settled_position", BigInteger, nullable=False, server_default=text("0")),
+    Column("uncertain_through", BigInteger, nullable=False, server_default=text("0")),
+    Column("undelivered_bytes", BigInteger, nullable=False, server_default=text("0")),
     Column("lease_owner", Text),
     Column("lease_token", Text),
     Column("lease_epoch", BigInteger, nullable=False, server_default=text("0")),
@@ -166,17 +168,61 @@ parked = Table(
     UniqueConstraint("lane_id", "position"),
 )
 
+Index(
+    "ix_parked_undecided",
+    parked.c.parked_id,
+    sqlite_where=text("decision IS NULL"),
+    postgresql_where=text("decision IS NULL"),
+)
+
 overflow = Table(
     "overflow",
     metadata,
-    Column("overflow_id", _Id, primary_key=True),
-    Column("run_pk", BigInteger, nullable=False, index=True),
-    Column("lane_id", BigInteger, nullable=False),
-    Column("position", BigInteger, nullable=False),
+    Column("lane_id", BigInteger, primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+    Column("run_pk", BigInteger, nullable=False),
+    Column("file_number", Integer, nullable=False),
     Column("kind", Text, nullable=False),
     Column("payload", LargeBinary, nullable=False),
     Column("limit_name", Text, nullable=False),
-    Column("file_number", Integer),
+    Column("accepted_at_ms", BigInteger, nullable=False),
+    comment="What the workspace's limits cannot hold, until the file it goes into is delivered.",
+    **_clustered,
+)
+Index("ix_overflow_file", overflow.c.run_pk, overflow.c.file_number)
+
+overflow_files = Table(
+    "overflow_files",
+    metadata,
+    Column("run_pk", BigInteger, primary_key=True),
+    Column("file_number", Integer, primary_key=True),
+    Column("entries", BigInteger, nullable=False),
+    Column("opened_at_ms", BigInteger, nullable=False),
+    Column("closed_at_ms", BigInteger),
+    Column("delivered_at_ms", BigInteger),
+    comment="mlproxy/overflow-N.jsonl of a run. Open files take more entries; closed ones are fixed.",
+    **_clustered,
+)
+
+workspace_limits = Table(
+    "workspace_limits",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+    Column("evidence", Text, nullable=False),
+    Column("learned_at_ms", BigInteger, nullable=False),
+    comment="Limits the workspace was seen to have, with its own words.",
+)
+
+accepted_creates = Table(
+    "accepted_creates",
+    metadata,
+    Column("fingerprint", LargeBinary, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False, index=True),
+    comment="Recent creates, by what a client that lost the answer would send again.",
+    **_clustered,
 )
 
 # --- experiments ----------------------------------------------------------------------------
@@ -229,11 +275,11 @@ runs = Table(
     Column("workspace_id", BigInteger, ForeignKey("workspaces.workspace_id")),
     Column("upstream_id", Text, unique=True),
     Column("create_way", Text),
-    Column("create_fingerprint", LargeBinary),
     Column("created_at_ms", BigInteger, nullable=False),
     Column("principal", Text),
     Column("data_lane_id", BigInteger, nullable=False),
     Column("artifact_lane_id", BigInteger, nullable=False),
+    Column("overflow_lane_id", BigInteger),
 )
 Index(
     "ix_runs_listing",
@@ -383,7 +429,6 @@ logged_models = Table(
     Column("upstream_folder", Text),
     Column("born", Text, nullable=False),
     Column("principal", Text),
-    Column("create_fingerprint", LargeBinary),
 )
 
 logged_model_tags = Table(
@@ -476,7 +521,6 @@ model_versions = Table(
     Column("status_message", Text),
     Column("upstream_version", Text),
     Column("principal", Text),
-    Column("create_fingerprint", LargeBinary),
 )
 
 model_version_tags = Table(

@@ -15,6 +15,7 @@ import structlog
 
 from server.commit.writer import Work, Writer
 from server.database.engine import Database, Transaction
+from server.domain import failpoints
 from server.domain.clock import Clock
 from server.domain.verdicts import Verdict
 from server.journal import barriers, batches, leases
@@ -210,6 +211,7 @@ class LaneWorker:
     async def _attempt(
         self, lease: Lease, lane: Lane, batch: Batch, contents: Contents, to_send: Contents
     ) -> timedelta | None:
+        failpoints.reach("send.before")
         started = self._clock.monotonic()
         try:
             async with self._sends:
@@ -217,6 +219,7 @@ class LaneWorker:
         except UpstreamFailure as failure:
             self._observe(failure.verdict.value, self._clock.monotonic() - started)
             return await self._judge(lease, lane, batch, contents, failure)
+        failpoints.reach("send.after")
         self._observe("delivered", self._clock.monotonic() - started)
         self._gate.passed()
         await self._commit(lambda transaction: batches.settle(transaction, lease, batch))

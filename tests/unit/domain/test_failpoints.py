@@ -1,0 +1,47 @@
+"""Failpoints do what the environment variable says, and nothing without it."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from server.domain import failpoints
+
+
+def test_nothing_happens_without_the_variable() -> None:
+    """A server in use is not armed."""
+    failpoints.reach("commit.before")
+
+
+def test_an_error_is_raised_from_the_given_time_on() -> None:
+    """A full disk stays full."""
+    place = failpoints.parse("commit.before=error:ENOSPC@2")["commit.before"]
+    place.reach()
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space left") as raised:
+            place.reach()
+        assert raised.value.errno == errno.ENOSPC
+
+
+def test_kill_ends_the_process_at_the_given_time() -> None:
+    """The third time it is reached, and not before."""
+    code = (
+        "from server.domain import failpoints\n"
+        "for n in range(5): print(n, flush=True); failpoints.reach('here')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, failpoints.VARIABLE: "elsewhere=stop; here=kill@3"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.split()) == (-9, ["0", "1", "2"])
+
+
+def test_an_unknown_action_is_refused() -> None:
+    """A misspelt failpoint must not make a test pass."""
+    with pytest.raises(ValueError, match="unknown action 'explode'"):
+        failpoints.parse("commit.before=explode")
