@@ -21,13 +21,14 @@ GATEWAY_PAGE = "<html><head><title>502 Bad Gateway</title></head><body><h1>502 B
 
 
 class Effect(StrEnum):
-    """What a fault does to an answer."""
+    """What a fault does to an answer. `drip`: the body comes a byte every `delay_seconds`."""
 
     STATUS = "status"
     DELAY = "delay"
     DROP_ANSWER = "drop_answer"
     HTML = "html"
     CUT_BODY = "cut_body"
+    DRIP = "drip"
 
 
 class Moment(StrEnum):
@@ -131,6 +132,8 @@ class FaultInjector:
                 await self._delay(fault, scope, receive, send)
             case Effect.CUT_BODY:
                 await self._app(scope, receive, _Cut(send))
+            case Effect.DRIP:
+                await self._app(scope, receive, _Drip(send, fault.delay_seconds))
             case Effect.DROP_ANSWER:
                 await self._first_the_effect(fault, scope, receive)
                 await drop(receive, send)
@@ -184,6 +187,22 @@ class _Cut:
         body = message["body"]
         await self._send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
         transport_of(self._send).close()
+
+
+class _Drip:
+    """Sends the body a byte at a time, as long as someone listens."""
+
+    def __init__(self, send: Send, pause_seconds: float) -> None:
+        self._send = send
+        self._pause_seconds = pause_seconds
+
+    async def __call__(self, message: Message) -> None:
+        for byte in message.get("body") or b"":
+            if transport_of(self._send).is_closing():
+                return
+            await self._send({"type": "http.response.body", "body": bytes([byte]), "more_body": True})
+            await asyncio.sleep(self._pause_seconds)
+        await self._send({**message, "body": b""} if "body" in message else message)
 
 
 async def drop(receive: Receive, send: Send) -> None:

@@ -6,6 +6,7 @@ then timestamp, then value, as in MLflow.
 
 import json
 import math
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -42,9 +43,11 @@ def get_history(call: Call) -> JsonObject:
     start = search.read_token(call.find_text("page_token"))
     rows = call.store.list(
         "SELECT * FROM metrics WHERE run_id = ? AND key = ?"
+        " AND seq NOT IN (SELECT seq FROM late_metrics WHERE arrived > ?)"
         " ORDER BY timestamp_ms, step, value, seq LIMIT ? OFFSET ?",
         run_id,
         call.text("metric_key"),
+        time.time() - call.settings.metric_lag_seconds,
         size + 1,
         start,
     )
@@ -81,13 +84,16 @@ def check(store: Store, limits: Limits, run_id: str, points: list[Point]) -> Non
         raise over_limit("MetricNames", limits.metric_names_per_run, names)
 
 
-def add(store: Store, run_id: str, points: list[Point]) -> None:
-    """Store points in the order given."""
+def add(store: Store, run_id: str, points: list[Point], *, is_late: bool = False) -> None:
+    """Store points in the order given; `get_history` shows late ones when its lag is over."""
+    seqs = [store.next_seq() for _ in points]
+    if is_late:
+        store.run_many("INSERT INTO late_metrics VALUES (?, ?)", [(seq, time.time()) for seq in seqs])
     store.run_many(
         "INSERT INTO metrics VALUES (?, ?, ?, ?, ?, ?, ?)",
         [
             (
-                store.next_seq(),
+                seq,
                 run_id,
                 point.key,
                 None if math.isnan(point.value) else point.value,
@@ -95,7 +101,7 @@ def add(store: Store, run_id: str, points: list[Point]) -> None:
                 point.step,
                 None if point.record is None else json.dumps(point.record),
             )
-            for point in points
+            for seq, point in zip(seqs, points, strict=True)
         ],
     )
     store.run_many(

@@ -183,7 +183,10 @@ def search_versions(call: Call) -> JsonObject:
     """Versions, newest first."""
     conditions = search.parse(call.find_text("filter") or "", search.MODELS)
     names = {str(condition.value) for condition in conditions}
-    rows = call.store.list("SELECT * FROM model_versions ORDER BY name, version DESC")
+    newest_ms = now_ms() - int(call.settings.search_lag_seconds * 1000)
+    rows = call.store.list(
+        "SELECT * FROM model_versions WHERE created_ms <= ? ORDER BY name, version DESC", newest_ms
+    )
     found = [describe_version(call.store, row) for row in rows if names <= {row["name"]}]
     page, token = search.page(call, found)
     return {"model_versions": page} | token

@@ -251,7 +251,7 @@ def _pairs(values: dict[str, str]) -> list[JsonObject]:
 def _add_metrics(call: Call, run_id: str, entries: list[Any]) -> None:
     points = metrics.read_points(entries)
     metrics.check(call.store, call.settings.limits, run_id, points)
-    metrics.add(call.store, run_id, points)
+    metrics.add(call.store, run_id, points, is_late=call.settings.metric_lag_seconds > 0)
 
 
 def _check_batch(call: Call, metrics_count: int, params_count: int, tags_count: int) -> None:

@@ -34,6 +34,7 @@ CREATE TABLE IF NOT EXISTS metrics (
     seq INTEGER PRIMARY KEY, run_id TEXT NOT NULL, key TEXT NOT NULL, value REAL,
     timestamp_ms INTEGER NOT NULL, step INTEGER NOT NULL, record TEXT);
 CREATE INDEX IF NOT EXISTS metrics_by_run ON metrics (run_id, key, step, timestamp_ms, value);
+CREATE TABLE IF NOT EXISTS late_metrics (seq INTEGER PRIMARY KEY, arrived REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS metric_names (
     run_id TEXT NOT NULL, key TEXT NOT NULL, rows INTEGER NOT NULL, seq INTEGER NOT NULL,
     PRIMARY KEY (run_id, key));

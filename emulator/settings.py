@@ -13,7 +13,8 @@ class Settings:
     accepts_aliases: bool = False  # [?] undocumented for this service
     accepts_log_inputs: bool = False  # [C] "preview behind an allow-list" in a Microsoft comment
     history_patch_status: int | None = None  # 404 or 405: refuse to create runs through Run History
-    search_lag_seconds: float = 0.0  # how long a new run or experiment stays out of searches
+    search_lag_seconds: float = 0.0  # how long a new run, experiment or version stays out of searches
+    metric_lag_seconds: float = 0.0  # how long a new point stays out of get-history
     async_lag_seconds: float = 0.0  # how long get-run-data-status says "not yet"
     artifact_page_size: int = 500
     token_seconds: float = 3600.0

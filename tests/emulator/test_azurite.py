@@ -1,51 +1,22 @@
 """With `--blob-endpoint` the bytes are in Azurite, under real signatures."""
 
-import os
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from api import Api
 from azure.core.exceptions import HttpResponseError, ResourceExistsError
 from azure.storage.blob import BlobClient
 
-from tests.support.emulator import EmulatorProcess, free_port
+from tests.support.azurite import running_azurite
+from tests.support.emulator import EmulatorProcess
 
 
 @pytest.fixture
 def azurite(tmp_path: Path) -> Iterator[str]:
     """Azurite's blob endpoint; skipped where the program is not installed."""
-    program = os.environ.get("MLPROXY_TEST_AZURITE")
-    if not program:
-        pytest.skip("no Azurite: MLPROXY_TEST_AZURITE does not name the program")
-    port = free_port()
-    command = [program, "--location", str(tmp_path / "azurite"), "--silent", "--skipApiVersionCheck"]
-    for service, service_port in (("blob", port), ("queue", free_port()), ("table", free_port())):
-        command += [f"--{service}Port", str(service_port), f"--{service}Host", "127.0.0.1"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        await_answer(f"http://127.0.0.1:{port}")
-        yield f"http://127.0.0.1:{port}/devstoreaccount1"
-    finally:
-        # It keeps idle connections open and waits for them to end by themselves.
-        process.kill()
-        process.wait(10)
-
-
-def await_answer(url: str) -> None:
-    """Wait until something answers."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            httpx.get(url)
-        except httpx.TransportError:
-            time.sleep(0.1)
-        else:
-            return
-    raise AssertionError(f"{url} does not answer")
+    with running_azurite(tmp_path / "azurite") as endpoint:
+        yield endpoint
 
 
 def test_bytes_are_in_azurite(azurite: str, tmp_path: Path) -> None:

@@ -83,6 +83,14 @@ def test_cut_body(api: Api, run_id: str, emulator: EmulatorProcess) -> None:
     assert api.get("runs/get", run_id=run_id).status_code == 200
 
 
+def test_drip(api: Api, run_id: str, emulator: EmulatorProcess) -> None:
+    """The body arrives whole, a byte at a time."""
+    emulator.add_fault(match=LOG_METRIC, effect="drip", delay_seconds=0.2)
+    started = time.monotonic()
+    assert log(api, run_id).json() == {}
+    assert time.monotonic() - started > 0.15
+
+
 def test_after_calls_and_times(api: Api, run_id: str, emulator: EmulatorProcess) -> None:
     """The first calls pass, the next are hit, the rest pass; hits are counted."""
     fault_id = emulator.add_fault(match=LOG_METRIC, effect="status", status=503, after_calls=1, times=2)

@@ -263,6 +263,16 @@ def test_search_lags_when_told(api: Api, experiment_id: str, emulator: EmulatorP
     assert len(api.post("runs/search", experiment_ids=[experiment_id]).json()["runs"]) == 1
 
 
+def test_points_lag_when_told(api: Api, run_id: str, emulator: EmulatorProcess) -> None:
+    """A new point is stored at once and only later in the history of its metric."""
+    emulator.settings(metric_lag_seconds=0.6)
+    api.post("runs/log-batch", run_id=run_id, metrics=[point("m")]).raise_for_status()
+    assert api.get("metrics/get-history", run_id=run_id, metric_key="m").json()["metrics"] == []
+    assert len(emulator.run(run_id)["metrics"]) == 1
+    time.sleep(0.7)
+    assert len(api.get("metrics/get-history", run_id=run_id, metric_key="m").json()["metrics"]) == 1
+
+
 def test_an_asynchronous_batch_ends_when_told(api: Api, run_id: str, emulator: EmulatorProcess) -> None:
     """The tracking id says whether the batch is done; params alone get none."""
     prefix = f"/mlflow/v2.0{WORKSPACE_PATH}/api/2.0/preview/mlflow/runs"
