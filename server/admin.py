@@ -1,15 +1,23 @@
 """Asking the server: the running one over its admin socket, or one that runs only for this command."""
 
+import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, closing
+from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
 from server.database.data_folder import ADMIN_SOCKET, DataFolderError, lock_data_folder, short_path
-from server.domain.errors import OperatorError
+from server.domain.access import user_name
+from server.domain.errors import MlflowError, OperatorError
 from server.settings import Settings
 
 _BASE_URL = "http://localhost"
+_OWN = "/api/2.0/mlproxy"
+_PIECE_BYTES = 1024 * 1024
+# The server first copies its database, and says nothing meanwhile.
+_BACKUP_PATIENCE_SECONDS = 6 * 3600.0
 
 
 class ServerSilentError(OperatorError):
@@ -62,8 +70,87 @@ async def _made_for_this(
     server = await build(settings, replays=delivers and settings.is_sqlite)
     try:
         await server.start()
-        transport = httpx.ASGITransport(app=server.admin_door)
+        transport = httpx.ASGITransport(app=_as_local_user(server.admin_door))
         async with httpx.AsyncClient(transport=transport, base_url=_BASE_URL, timeout=patience) as client:
             yield client
     finally:
         await server.stop()
+
+
+def _as_local_user(door: Any) -> Any:
+    """The door as the user who runs this command reaches it."""
+    from server.api.endpoints import OPERATOR  # imported when needed, too
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        await door({**scope, "state": {OPERATOR: user_name(os.getuid())}}, receive, send)
+
+    return serve
+
+
+# --- backups --------------------------------------------------------------------------------
+
+
+class BackupRefusedError(OperatorError):
+    """No backup can be made now; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingBackup:
+    """A backup that is being made. It is whole if `pieces` ends without an error."""
+
+    expected_bytes: int
+    pieces: AsyncIterator[bytes]
+
+
+@asynccontextmanager
+async def open_backup(settings: Settings) -> AsyncIterator[IncomingBackup]:
+    """A backup from the server that holds the data folder; with none, from the database itself.
+
+    Raises:
+        ServerSilentError: a server holds the folder, and does not answer.
+        BackupRefusedError: it cannot be made.
+    """
+    try:
+        lock = lock_data_folder(settings.data_dir, holds_database=settings.is_sqlite)
+    except DataFolderError:
+        async with _running(settings, _BACKUP_PATIENCE_SECONDS) as client, _asked(client) as backup:
+            yield backup
+        return
+    try:
+        async with _made_here(settings) as backup:
+            yield backup
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+@asynccontextmanager
+async def _asked(client: httpx.AsyncClient) -> AsyncIterator[IncomingBackup]:
+    async with client.stream("GET", f"{_OWN}/backup") as answer:
+        if answer.is_error:
+            await answer.aread()
+            raise BackupRefusedError(answer.json().get("message", answer.text))
+        expected = int(answer.headers.get("x-mlproxy-expected-bytes", 0))
+        yield IncomingBackup(expected, answer.aiter_raw(_PIECE_BYTES))
+
+
+@asynccontextmanager
+async def _made_here(settings: Settings) -> AsyncIterator[IncomingBackup]:
+    from server.database.engine import Database  # imported when needed, as what follows
+    from server.database.migration import SchemaError, current_revision, prepare_schema
+    from server.domain.clock import machine_clock
+    from server.services.backup import Backups
+    from server.spool.spool import Spool
+
+    with closing(Database(settings.url)) as database:
+        database.require_reachable()
+        if current_revision(database) is None:
+            raise SchemaError("There is nothing to back up: the database is empty.")
+        prepare_schema(database)
+        with closing(Spool(settings.spool_folder, settings.max_spool_bytes)) as spool:
+            backups = Backups(database=database, spool=spool, clock=machine_clock())
+            try:
+                async with aclosing(backups.stream()) as pieces:
+                    yield IncomingBackup(await backups.expected_bytes(), pieces)
+            except MlflowError as error:
+                raise BackupRefusedError(error.message) from error

@@ -2,36 +2,56 @@
 
 import shutil
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
+from server.access_link import Access
 from server.api.artifacts import ArtifactRoutes
-from server.api.endpoints import Endpoint
+from server.api.backups import BackupRoutes
+from server.api.direct_artifacts import DirectArtifactRoutes
+from server.api.doctor import DoctorRoutes
+from server.api.endpoints import MLFLOW_2, OWN, Endpoint
 from server.api.evaluation import EvaluationRoutes
 from server.api.experiments import ExperimentRoutes
 from server.api.graphql import GraphQLRoutes
 from server.api.logged_models import LoggedModelRoutes
+from server.api.login import LoginRoutes
 from server.api.metrics import MetricRoutes
 from server.api.openapi import describe
 from server.api.operations import OperationRoutes
+from server.api.pages import PageFileRoutes
+from server.api.parked import ParkedRoutes
 from server.api.registry import RegistryRoutes
 from server.api.runs import RunRoutes
 from server.api.scorers import ScorerRoutes
+from server.api.sync import SyncRoutes
 from server.api.traces import TraceRoutes
 from server.api.ui import UiRoutes
 from server.api.ui_calls import UiCallRoutes
 from server.api.webhooks import WebhookRoutes
 from server.api.workspaces import WorkspaceRoutes
 from server.commit.writer import Work, Writer
+from server.core import Core
 from server.database.engine import Database
-from server.domain.clock import SystemClock
+from server.domain.attempts import Attempts
+from server.domain.clock import SystemClock, machine_clock
+from server.domain.errors import MlflowError
+from server.protocol.webhook_events import ALL_EVENTS, MLFLOW_EVENTS
 from server.services.artifacts import Artifacts
 from server.services.assessments import Assessments
+from server.services.backup import Backups
+from server.services.delivery_history import DeliveryHistory
+from server.services.delivery_overview import DeliveryOverview
+from server.services.direct_artifacts import DirectArtifacts
+from server.services.doctor import Doctor
 from server.services.evaluation import EvaluationDatasets
 from server.services.experiments import Experiments
-from server.services.keys import KeyAuthenticator, Keys
+from server.services.keys import Keys
 from server.services.logged_models import LoggedModels
 from server.services.metrics import Metrics
 from server.services.operations import Operations
+from server.services.parked import Parked
 from server.services.registry import Registry
+from server.services.resends import Resends
 from server.services.runs import Runs
 from server.services.scorers import Scorers
 from server.services.studio import StudioLinks
@@ -41,28 +61,33 @@ from server.services.traces import Traces
 from server.services.ui_files import UiFiles
 from server.services.verification import Verification
 from server.services.webhooks import Webhooks
-from server.settings import Settings
-from server.spool.spool import Spool
+from server.settings import ServerRole, Settings
 from server.store import facts
-from server.telemetry.metrics import Telemetry
 from server.webhooks.outbound import Outbound
-from server.workspace_link import Upstream, UpstreamBytes
+from server.workspace_link import Upstream, UpstreamBytes, probes_of
 
+NO_CLIENTS = (
+    "This process only delivers (MLPROXY_ROLE=replay). Clients use one whose role is api or all:"
+    " MLFLOW_TRACKING_URI must name that."
+)
+_OPERATORS_PATHS = ("/health", "/version", "/metrics", "/openapi.json", "/sync", f"{OWN[0]}/")
 _LEAST_FREE_BYTES = 256 * 1024 * 1024
 
 
-def build_routes(
-    settings: Settings,
-    database: Database,
-    writer: Writer,
-    spool: Spool,
-    upstream: Upstream | None,
-    operations: Operations,
-    authenticator: KeyAuthenticator,
-    telemetry: Telemetry,
-    outbound: Outbound,
-) -> list[Endpoint]:
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What several routes share."""
+
+    operations: Operations
+    history: DeliveryHistory
+    outbound: Outbound
+    resends: Resends
+
+
+def build_routes(core: Core, upstream: Upstream | None, access: Access, services: Services) -> list[Endpoint]:
     """The whole route table."""
+    settings, database, writer, spool = core.settings, core.database, core.writer, core.spool
+    operations, resends = services.operations, services.resends
     remote = None if upstream is None else UpstreamBytes(database, upstream.artifacts)
     verification = None
     if upstream is not None:
@@ -77,15 +102,15 @@ def build_routes(
         operations=operations,
         keys=Keys(database=database, writer=writer),
         verification=verification,
-        forget_keys=authenticator.forget,
-        readiness=_readiness(settings, writer),
-        render_metrics=_rendering(operations, telemetry),
+        forget_keys=access.forget,
+        readiness=_readiness(core),
+        render_metrics=_rendering(core, operations),
         describe=lambda: describe(routes),
     )
-    runs, metrics = Runs(database=database, writer=writer), Metrics(database=database)
+    runs, metrics = Runs(database=database, writer=writer, resends=resends), Metrics(database=database)
     experiments, registry = (
-        Experiments(database=database, writer=writer),
-        Registry(database=database, writer=writer),
+        Experiments(database=database, writer=writer, resends=resends),
+        Registry(database=database, writer=writer, resends=resends),
     )
     studio = _studio_links(settings, database, upstream)
     # The hottest first: patterns are tried in order, fixed paths are found in one step anyway.
@@ -94,12 +119,25 @@ def build_routes(
     routes.extend(ExperimentRoutes(experiments).routes())
     artifacts = Artifacts(database=database, writer=writer, spool=spool, upstream=remote)
     routes.extend(ArtifactRoutes(artifacts).routes())
+    direct = DirectArtifacts(
+        database=database, writer=writer, storage=remote if settings.direct_artifacts else None
+    )
+    routes.extend(
+        DirectArtifactRoutes(direct=direct, artifacts=artifacts, path_prefix=settings.path_prefix).routes()
+    )
     routes.extend(RegistryRoutes(registry).routes())
-    routes.extend(LoggedModelRoutes(LoggedModels(database=database, writer=writer)).routes())
+    logged_models = LoggedModels(database=database, writer=writer, resends=resends)
+    routes.extend(LoggedModelRoutes(logged_models).routes())
     routes.extend(_trace_routes(database, writer, artifacts).routes())
-    routes.extend(_kept_routes(database, writer, outbound))
+    routes.extend(_kept_routes(database, writer, services.outbound))
     routes.extend(own.routes())
-    routes.extend(UiCallRoutes().routes())
+    backups = Backups(database=database, spool=spool, clock=machine_clock())
+    routes.extend(BackupRoutes(backups).routes())
+    routes.extend(_login_routes(settings, access))
+    routes.extend(ParkedRoutes(Parked(database=database, writer=writer, spool=spool)).routes())
+    routes.extend(_sync_routes(database, upstream, services.history).routes())
+    routes.extend(_doctor_routes(settings, writer, upstream).routes())
+    routes.extend(UiCallRoutes(has_direct_artifacts=direct.is_offered).routes())
     routes.extend(
         GraphQLRoutes(
             runs=runs, experiments=experiments, registry=registry, metrics=metrics, studio=studio
@@ -113,6 +151,50 @@ def build_routes(
         ).routes()
     )
     return routes
+
+
+def routes_of_role(role: ServerRole, routes: list[Endpoint]) -> list[Endpoint]:
+    """What a process in this role answers: one that only delivers has no clients, but operators."""
+    if role is not ServerRole.REPLAY:
+        return routes
+    return [route for route in routes if route.path.startswith(_OPERATORS_PATHS)]
+
+
+def _login_routes(settings: Settings, access: Access) -> list[Endpoint]:
+    files = PageFileRoutes().routes()
+    if access.sessions is None:
+        return files
+    login = LoginRoutes(
+        authenticator=access.authenticator,
+        sessions=access.sessions,
+        attempts=Attempts(clock=SystemClock()),
+        oidc=access.login,
+        public_url=settings.public_url,
+        path_prefix=settings.path_prefix,
+    )
+    return [*files, *login.routes()]
+
+
+def _sync_routes(database: Database, upstream: Upstream | None, history: DeliveryHistory) -> SyncRoutes:
+    studio_url = None if upstream is None else upstream.address.studio_url
+    overview = DeliveryOverview(database=database, clock=SystemClock(), studio_url=studio_url)
+    return SyncRoutes(overview=overview, history=history)
+
+
+def _doctor_routes(settings: Settings, writer: Writer, upstream: Upstream | None) -> DoctorRoutes:
+    clock = SystemClock()
+
+    def open_doctor() -> Doctor:
+        return Doctor(
+            writer=writer,
+            clock=clock,
+            data_dir=settings.data_dir,
+            database="SQLite" if settings.is_sqlite else "Postgres",
+            workspace_address=None if upstream is None else upstream.address.canonical,
+            workspace=None if upstream is None else probes_of(upstream, clock),
+        )
+
+    return DoctorRoutes(open_doctor)
 
 
 def _studio_links(settings: Settings, database: Database, upstream: Upstream | None) -> StudioLinks:
@@ -135,23 +217,35 @@ def _kept_routes(database: Database, writer: Writer, outbound: Outbound) -> list
     return [
         *EvaluationRoutes(EvaluationDatasets(database=database, writer=writer)).routes(),
         *ScorerRoutes(Scorers(database=database, writer=writer)).routes(),
-        *WebhookRoutes(
-            Webhooks(database=database, writer=writer, clock=SystemClock(), outbound=outbound)
-        ).routes(),
+        *_webhook_routes(database, writer, outbound),
         *WorkspaceRoutes().routes(),
     ]
 
 
-def _readiness(settings: Settings, writer: Writer) -> Callable[[], Awaitable[dict[str, object]]]:
+def _webhook_routes(database: Database, writer: Writer, outbound: Outbound) -> list[Endpoint]:
+    """The same calls twice: MLflow's, and this server's own, which know of runs besides."""
+    routes: list[Endpoint] = []
+    for prefixes, vocabulary in ((MLFLOW_2, MLFLOW_EVENTS), (OWN, ALL_EVENTS)):
+        webhooks = Webhooks(
+            database=database, writer=writer, clock=SystemClock(), outbound=outbound, vocabulary=vocabulary
+        )
+        routes += WebhookRoutes(webhooks, prefixes=prefixes).routes()
+    return routes
+
+
+def _readiness(core: Core) -> Callable[[], Awaitable[dict[str, object]]]:
     async def check() -> dict[str, object]:
+        if core.stopping.is_set():
+            return {"process": "is stopping"}
         problems: dict[str, object] = {}
         try:
-            await writer.commit(
+            await core.writer.commit(
                 Work(lambda transaction: facts.put(transaction, "probe", str(transaction.now_ms)))
             )
         except Exception as error:
-            problems["database"] = f"cannot be written: {type(error).__name__}"
-        free = shutil.disk_usage(settings.data_dir).free
+            words = error.message if isinstance(error, MlflowError) else type(error).__name__
+            problems["database"] = f"cannot be written: {words}"
+        free = shutil.disk_usage(core.settings.data_dir).free
         if free < _LEAST_FREE_BYTES:
             problems["disk"] = f"only {free} bytes free in the data folder"
         return problems
@@ -159,21 +253,24 @@ def _readiness(settings: Settings, writer: Writer) -> Callable[[], Awaitable[dic
     return check
 
 
-def _rendering(operations: Operations, telemetry: Telemetry) -> Callable[[], Awaitable[bytes]]:
+def _rendering(core: Core, operations: Operations) -> Callable[[], Awaitable[bytes]]:
     async def render() -> bytes:
         status = await operations.status()
         gauges: dict[str, float | None] = {
             "pending": status.pending,
             "uncertain": status.uncertain,
-            "parked": status.parked,
             "overflow": status.overflow,
+            "dropped": status.dropped,
             "oldest_pending_age_seconds": status.lag_seconds,
             "pending_bytes": status.pending_bytes,
+            "pending_limit_bytes": status.pending_limit_bytes,
             "spool_bytes": status.spool_bytes,
+            "spool_limit_bytes": status.spool_limit_bytes,
+            "wal_bytes": core.database.wal_bytes,
         }
         if status.token is not None:
             gauges["token_expiry_seconds"] = status.token.expires_in_seconds
             gauges["token_refresh_failures_total"] = status.token.failures
-        return telemetry.render(gauges)
+        return core.telemetry.render(gauges, parked_by_reason=status.parked_by_reason)
 
     return render

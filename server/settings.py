@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from server.domain.errors import OperatorError
@@ -95,19 +95,100 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[
         str, Field(description="Addresses of reverse proxies whose X-Forwarded-* headers are believed.")
     ] = ""
+    public_url: Annotated[
+        str | None,
+        Field(
+            description="Address under which people reach the server, as https://mlflow.example.org/mlflow;"
+            " wanted for logging in over an identity provider."
+        ),
+    ] = None
+    oidc_issuer: Annotated[
+        str | None,
+        Field(
+            description="OpenID Connect issuer whose word is taken beside keys, as"
+            " https://login.microsoftonline.com/TENANT/v2.0: for browsers, and as bearer token."
+        ),
+    ] = None
+    oidc_client_id: Annotated[
+        str | None, Field(description="This server's client (application) id at the issuer.")
+    ] = None
+    oidc_client_secret: Annotated[
+        SecretStr | None, Field(description="Its secret there; none for a public client.")
+    ] = None
+    oidc_audience: Annotated[
+        str | None, Field(description="Audience that a token must have; default: the client id.")
+    ] = None
+    oidc_role_claim: Annotated[str, Field(description="Claim that gives roles.")] = "roles"
+    oidc_roles: Annotated[
+        str,
+        Field(description="What its values mean, as 'mlflow-admins=admin,team=write'; default: role names."),
+    ] = ""
+    oidc_default_role: Annotated[
+        str | None,
+        Field(
+            pattern="^(read|write|admin)$", description="Role of who has none by the claim; default: refused."
+        ),
+    ] = None
     role: Annotated[ServerRole, Field(description="What this process does: api, replay, or all.")] = (
         ServerRole.ALL
     )
+    stop_delay_seconds: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=300,
+            description="How long requests are still taken after SIGTERM, while /health/ready says no:"
+            " the time a load balancer needs to notice. A second signal ends it.",
+        ),
+    ] = 0.0
     max_backlog_bytes: Annotated[
-        int, Field(ge=1024 * 1024, description="Most bytes of undelivered writes. Not enforced yet.")
+        int,
+        Field(
+            ge=1024 * 1024,
+            description="Most bytes of undelivered writes, artifacts up to 64 KiB included. From 85 % on"
+            " writes are told to come again (429), from 95 % on they are refused (507); runs can be ended up"
+            " to the limit.",
+        ),
     ] = 10 * GIBIBYTE
     max_spool_bytes: Annotated[
         int,
         Field(
             ge=1024 * 1024,
-            description="Most bytes of undelivered artifacts; an upload that does not fit is refused (507).",
+            description="Most bytes of undelivered artifacts over 64 KiB. From 85 % on uploads are told to"
+            " come again (429), from 95 % on, or when they can never fit, they are refused (507).",
         ),
     ] = 50 * GIBIBYTE
+    lease_seconds: Annotated[
+        float,
+        Field(
+            ge=5,
+            description="How long a process that delivers may hold a run without showing that it lives."
+            " A call to the workspace that lasts longer is broken off when it cannot show it.",
+        ),
+    ] = 120.0
+    workspace_calls_per_second: Annotated[
+        float,
+        Field(
+            ge=1,
+            description="Most calls a second to the workspace, by each process. A 429 halves the rate;"
+            " it climbs back within a minute.",
+        ),
+    ] = 100.0
+    spool_dir: Annotated[
+        Path | None,
+        Field(
+            description="Folder of artifacts on their way; default: `spool` in the data folder."
+            " Replicas that share a Postgres must share it."
+        ),
+    ] = None
+    direct_artifacts: Annotated[
+        bool,
+        Field(
+            description="Let clients exchange large artifacts with the workspace's storage directly. They"
+            " must be able to reach it, and get signed addresses that stay good for some hours, also after"
+            " their key is revoked."
+        ),
+    ] = False
     ui_dir: Annotated[
         Path | None, Field(description="Folder of the UI files; default: `ui` in the data folder.")
     ] = None
@@ -151,6 +232,11 @@ class Settings(BaseSettings):
     def url(self) -> str:
         """The database."""
         return self.database_url or f"sqlite:///{(self.data_dir / 'mlproxy.db').absolute()}"
+
+    @property
+    def spool_folder(self) -> Path:
+        """Where artifacts wait for delivery."""
+        return self.spool_dir or self.data_dir / "spool"
 
     @property
     def ui_folder(self) -> Path:

@@ -1,26 +1,29 @@
 """Everything that talks to the workspace, constructed, and what the operator sees of it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from server.commit.writer import Work, Writer
+from server.commit.writer import Work
+from server.core import Core
 from server.database.engine import Database, Transaction
-from server.domain.clock import SystemClock
+from server.domain.clock import Clock
 from server.domain.verdicts import Verdict
 from server.protocol import operations as messages
 from server.replay.gate import Gate
-from server.settings import Settings, SettingsError
+from server.replay.pace import Pace, TokenBucket
+from server.settings import SettingsError
 from server.store import facts, upstream_ids
-from server.telemetry.metrics import Telemetry
-from server.upstream.artifacts import UpstreamArtifacts
-from server.upstream.channel import create_http_client
+from server.upstream.artifacts import UpstreamArtifacts, WriteTarget
+from server.upstream.blobs import StoredArtifact
+from server.upstream.channel import Admission, create_http_client
 from server.upstream.connection import Connection
 from server.upstream.credentials import TokenSource
 from server.upstream.experiments import UpstreamExperiments
 from server.upstream.failures import UpstreamFailure
 from server.upstream.metrics import UpstreamMetrics
 from server.upstream.models import UpstreamModels
+from server.upstream.probes import WorkspaceProbes
 from server.upstream.runs import UpstreamRuns
 from server.upstream.workspace import ArmWorkspaceId, WorkspaceAddress, parse_workspace, resolve
 
@@ -42,7 +45,7 @@ class Upstream:
 class WorkspaceView:
     """What the operator sees of the workspace."""
 
-    def __init__(self, upstream: Upstream, gate: Gate, clock: SystemClock) -> None:
+    def __init__(self, upstream: Upstream, gate: Gate, clock: Clock) -> None:
         self._upstream = upstream
         self._gate = gate
         self._clock = clock
@@ -77,7 +80,7 @@ class WorkspaceView:
 
 
 class UpstreamBytes:
-    """Reads files of our runs from the workspace."""
+    """Files of our runs in the workspace, and the addresses that clients reach their bytes by."""
 
     def __init__(self, database: Database, artifacts: UpstreamArtifacts) -> None:
         self._database = database
@@ -91,28 +94,68 @@ class UpstreamBytes:
         Raises:
             UpstreamFailure: the workspace cannot give them.
         """
+        experiment, upstream_id = await self._ids_of(run_id)
+        async for chunk in self._artifacts.open_read(experiment, upstream_id, upstream_path, offset, length):
+            yield chunk
+
+    async def read_address(self, run_id: str, upstream_path: str) -> str:
+        """A signed address of a file's bytes.
+
+        Raises:
+            UpstreamFailure: the workspace cannot give one; `is_missing` when it has no such file.
+        """
+        return await self._artifacts.read_address(*await self._ids_of(run_id), upstream_path)
+
+    async def register(self, run_id: str, upstream_path: str) -> WriteTarget:
+        """A signed address that takes a file's bytes; the workspace lists the file from now on.
+
+        Raises:
+            UpstreamFailure: the workspace cannot give one.
+        """
+        return await self._artifacts.register(*await self._ids_of(run_id), upstream_path)
+
+    async def commit_blocks(self, run_id: str, upstream_path: str, names: Sequence[str]) -> StoredArtifact:
+        """Make a file of blocks that are in place; what storage then holds.
+
+        Raises:
+            UpstreamFailure: it cannot be made, or not now.
+        """
+        return await self._artifacts.commit_blocks(*await self._ids_of(run_id), upstream_path, names)
+
+    async def _ids_of(self, run_id: str) -> tuple[str, str]:
+        """The experiment and the run as the workspace knows them."""
         ids = await self._database.read(lambda transaction: upstream_ids.find_run_by_id(transaction, run_id))
         if ids is None or ids.upstream_id is None:
             raise UpstreamFailure(Verdict.PARK, "RUN_NOT_CREATED", "The run is not in the workspace.")
-        experiment = ids.experiment.upstream_id or ids.experiment.upstream_name
-        async for chunk in self._artifacts.open_read(
-            experiment, ids.upstream_id, upstream_path, offset, length
-        ):
-            yield chunk
+        return ids.experiment.upstream_id or ids.experiment.upstream_name, ids.upstream_id
 
 
-async def build_upstream(
-    settings: Settings,
-    database: Database,
-    writer: Writer,
-    telemetry: Telemetry,
-    stops: list[Callable[[], Awaitable[None]]],
-) -> Upstream | None:
-    """Connect to the configured workspace; None where there is none. What must be closed joins `stops`.
+def probes_of(upstream: Upstream, clock: Clock) -> WorkspaceProbes:
+    """The checks that `doctor` makes of the workspace."""
+    return WorkspaceProbes(
+        connection=upstream.connection,
+        tokens=upstream.tokens,
+        experiments=upstream.experiments,
+        runs=upstream.runs,
+        metrics=upstream.metrics,
+        artifacts=upstream.artifacts,
+        clock=clock,
+    )
+
+
+def make_pace(core: Core) -> Pace:
+    """How often the workspace may be called."""
+    bucket = TokenBucket(ceiling=core.settings.workspace_calls_per_second, clock=core.clock)
+    return Pace(bucket, clock=core.clock, observe=core.telemetry.observe_pace)
+
+
+async def build_upstream(core: Core, admission: Admission) -> Upstream | None:
+    """Connect to the configured workspace; None where there is none.
 
     Raises:
         SettingsError: the workspace cannot be understood, or is not the one delivered to already.
     """
+    settings, lifecycle = core.settings, core.lifecycle
     if settings.workspace is None:
         return None
     try:
@@ -120,13 +163,15 @@ async def build_upstream(
     except ValueError as error:
         raise SettingsError(f"MLPROXY_WORKSPACE: {error}") from error
     http = create_http_client()
-    stops.append(http.aclose)
+    lifecycle.on_stop(http.aclose)
     address = wanted
     if isinstance(address, ArmWorkspaceId):
-        address = await _resolve_arm(settings, address, database, writer, http)
+        address = await _resolve_arm(core, address, http)
     tokens = TokenSource(settings.credential.value, scope=address.token_scope)
-    stops.append(tokens.aclose)
-    connection = Connection(address, tokens, http, observe=telemetry.observe_upstream)
+    lifecycle.on_stop(tokens.aclose)
+    connection = Connection(
+        address, tokens, http, observe=core.telemetry.observe_upstream, admission=admission
+    )
     upstream = Upstream(
         address,
         tokens,
@@ -137,8 +182,8 @@ async def build_upstream(
         UpstreamExperiments(connection),
         UpstreamModels(connection),
     )
-    stops.append(upstream.artifacts.aclose)
-    await writer.commit(
+    lifecycle.on_stop(upstream.artifacts.aclose)
+    await core.writer.commit(
         Work(
             lambda transaction: _bind_workspace(transaction, address.canonical),
             alone=True,
@@ -148,12 +193,11 @@ async def build_upstream(
     return upstream
 
 
-async def _resolve_arm(
-    settings: Settings, arm_id: ArmWorkspaceId, database: Database, writer: Writer, http: Any
-) -> WorkspaceAddress:
+async def _resolve_arm(core: Core, arm_id: ArmWorkspaceId, http: Any) -> WorkspaceAddress:
     """The workspace's address; once found it is remembered, so that a later start needs no Azure."""
+    settings = core.settings
     name = f"arm:{arm_id.path}"
-    known = await database.read(lambda transaction: facts.find(transaction, name))
+    known = await core.database.read(lambda transaction: facts.find(transaction, name))
     if known is not None:
         address = parse_workspace(known)
         assert isinstance(address, WorkspaceAddress)
@@ -169,7 +213,7 @@ async def _resolve_arm(
     finally:
         await tokens.aclose()
     found = address.canonical
-    await writer.commit(Work(lambda transaction: facts.put(transaction, name, found), alone=True))
+    await core.writer.commit(Work(lambda transaction: facts.put(transaction, name, found), alone=True))
     return address
 
 

@@ -1,13 +1,13 @@
 """The application: every route in one table, behind the door."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.routing import BaseRoute
 
 from server import __version__
-from server.api.door import Authenticator, Door
+from server.api.door import Authenticator, Door, SessionFinder
 from server.api.endpoints import Endpoint
 from server.api.openapi import describe
 
@@ -27,8 +27,14 @@ def make_door(
     allowed_hosts: frozenset[str],
     path_prefix: str = "",
     observe: Any = None,
+    sessions: SessionFinder | None = None,
+    absence: str | None = None,
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> Door:
-    """The application as the world may reach it."""
+    """The application as the world may reach it.
+
+    `absence` is said of paths that it does not have. While it is stopping, connections are not kept.
+    """
     routes: list[BaseRoute] = list(app.router.routes)
     return Door(
         app,
@@ -37,4 +43,7 @@ def make_door(
         allowed_hosts=allowed_hosts,
         path_prefix=path_prefix,
         observe=observe,
+        sessions=sessions,
+        absence=absence,
+        is_stopping=is_stopping,
     )

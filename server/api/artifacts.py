@@ -4,13 +4,12 @@ What clients uploaded is handed out as inert bytes: as an attachment, in a sandb
 that a browser would run.
 """
 
-import asyncio
 import mimetypes
 import posixpath
 import re
 import unicodedata
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
@@ -23,19 +22,21 @@ from server.api.endpoints import (
     Endpoint,
     StreamHandler,
     json_routes,
+    read_body,
     stream_routes,
 )
 from server.api.errors import send_json
+from server.api.streaming import send_body
 from server.domain.access import Permission
 from server.domain.errors import ErrorCode, MlflowError, invalid_parameter
 from server.protocol import artifacts as messages
 from server.protocol.artifacts import invalid_path
 from server.protocol.wire import Decoder, missing_parameter, require
-from server.services.artifacts import Artifacts, FoundFile
+from server.services.artifact_places import FoundFile
+from server.services.artifacts import Artifacts
 from server.store.artifacts import FolderEntry
 
-_PREFIXES = ("/api/2.0/mlflow-artifacts", "/ajax-api/2.0/mlflow-artifacts")
-_FILES = "/mlflow-artifacts/artifacts/"
+ARTIFACT_PREFIXES = ("/api/2.0/mlflow-artifacts", "/ajax-api/2.0/mlflow-artifacts")
 
 _SAFE_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -54,6 +55,7 @@ _INERT_TYPES = re.compile(
 _OCTETS = "application/octet-stream"
 _RANGE = re.compile(r"bytes=\s*(\d*)\s*-\s*(\d*)\s*")
 _LONGEST_NUMBER = 18
+_LARGEST_UI_FILE = 10 * 1024 * 1024
 
 
 class ArtifactRoutes:
@@ -74,11 +76,8 @@ class ArtifactRoutes:
             ("GET", _proxied("artifacts/{artifact_path:path}"), self._download, read),
             ("PUT", _proxied("artifacts/{artifact_path:path}"), self._upload, write),
             ("DELETE", _proxied("artifacts/{artifact_path:path}"), self._delete, write),
-            ("POST", _proxied("mpu/create/{artifact_path:path}"), self._refuse_multipart, write),
-            ("POST", _proxied("mpu/complete/{artifact_path:path}"), self._refuse_multipart, write),
-            ("POST", _proxied("mpu/abort/{artifact_path:path}"), self._refuse_multipart, write),
-            ("GET", _proxied("presigned/{artifact_path:path}"), self._refuse_presigned, read),
             ("GET", ["/get-artifact", f"{ajax}/get-artifact"], self._download_of_run, read),
+            ("POST", [f"{ajax}/upload-artifact"], self._upload_of_run, write),
             (
                 "GET",
                 ["/model-versions/get-artifact", f"{ajax}/model-versions/get-artifact"],
@@ -88,7 +87,7 @@ class ArtifactRoutes:
             ("GET", [f"{prefix}{model}/files" for prefix in MLFLOW_2], self._download_of_model, read),
         ]
         lists: list[tuple[str, Any, Any, Sequence[str]]] = [
-            ("/artifacts", self._list, messages.FolderRequest, _PREFIXES),
+            ("/artifacts", self._list, messages.FolderRequest, ARTIFACT_PREFIXES),
             ("/artifacts/list", self._list_of_run, messages.RunFolderRequest, MLFLOW_AND_PREVIEW),
             (f"{model}/directories", self._list_of_model, messages.LoggedModelFolderRequest, MLFLOW_2),
         ]
@@ -106,30 +105,19 @@ class ArtifactRoutes:
     # --- by path ---
 
     async def _download(self, call: Call) -> None:
-        await self._send(call, await self._artifacts.find(_path_of(call)))
+        await self._send(call, await self._artifacts.find(artifact_path(call)))
 
     async def _upload(self, call: Call) -> None:
         async with aclosing(_body_of(call)) as chunks:
-            await self._artifacts.upload(_path_of(call), chunks, _declared_size(call), call.user)
+            await self._artifacts.upload(artifact_path(call), chunks, _declared_size(call), call.user)
         await send_json(call.send, b"{}")
 
     async def _delete(self, call: Call) -> None:
-        await self._artifacts.delete(_path_of(call), call.user)
+        await self._artifacts.delete(artifact_path(call), call.user)
         await send_json(call.send, b"{}")
 
     async def _list(self, call: Call, request: messages.FolderRequest) -> messages.FilesAnswer:
         return messages.FilesAnswer(_file_messages(await self._artifacts.list_folder(request.path)))
-
-    async def _refuse_multipart(self, call: Call) -> None:
-        raise MlflowError(
-            ErrorCode.NOT_IMPLEMENTED,
-            "Multipart upload is not supported for the current artifact repository",
-        )
-
-    async def _refuse_presigned(self, call: Call) -> None:
-        raise MlflowError(
-            ErrorCode.NOT_IMPLEMENTED, "Presigned URLs are not supported for the current artifact repository"
-        )
 
     # --- by owner ---
 
@@ -150,6 +138,15 @@ class ArtifactRoutes:
         request: messages.RunFileRequest = self._run_file.from_query(call.query)
         path = require("path", request.path)
         await self._send(call, await self._artifacts.find_for_run(request.named_run, path))
+
+    async def _upload_of_run(self, call: Call) -> None:
+        request: messages.RunFileRequest = self._run_file.from_query(call.query)
+        run_id, path = request.named_run, require("path", request.path)
+        content = await read_body(call, _LARGEST_UI_FILE)
+        if not content:
+            raise invalid_parameter("Request must specify data.")
+        await self._artifacts.upload_for_run(run_id, path, content, call.user)
+        await send_json(call.send, b"{}")
 
     async def _download_of_version(self, call: Call) -> None:
         request: messages.ModelVersionFileRequest = self._version_file.from_query(call.query)
@@ -189,20 +186,24 @@ class ArtifactRoutes:
             return
         async with aclosing(await self._artifacts.open(found, part.offset, part.length)) as chunks:
             await call.send(start)
-            await _send_body(call, chunks)
+            await send_body(call, chunks)
 
 
 def _proxied(path: str) -> list[str]:
-    return [f"{prefix}/{path}" for prefix in _PREFIXES]
+    return [f"{prefix}/{path}" for prefix in ARTIFACT_PREFIXES]
 
 
 # --- requests -------------------------------------------------------------------------------
 
 
-def _path_of(call: Call) -> str:
-    """The artifact's path. Not the route's match, which does not see a trailing line end."""
+def artifact_path(call: Call, kind: str = "artifacts") -> str:
+    """The path behind `mlflow-artifacts/{kind}/`. The route's match does not see a trailing line end.
+
+    Raises:
+        MlflowError: it is not UTF-8.
+    """
     whole: str = call.scope["path"]
-    path = whole.partition(_FILES)[2]
+    path = whole.partition(f"/mlflow-artifacts/{kind}/")[2]
     if "\ufffd" in path:
         # The web server puts this character for what is not UTF-8: two names would become one.
         try:
@@ -289,26 +290,6 @@ def _names(condition: bytes | None, etag: bytes) -> bool:
         return False
     tags = {tag.strip().removeprefix(b"W/") for tag in condition.split(b",")}
     return bool(tags & {etag, b"*"})
-
-
-async def _send_body(call: Call, chunks: AsyncGenerator[bytes, None]) -> None:
-    """Send until the end, or until nobody listens any more; the web server would not say so."""
-    gone = asyncio.create_task(_disconnection(call))
-    try:
-        async for chunk in chunks:
-            if gone.done():
-                raise ClientDisconnectedError
-            await call.send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await call.send({"type": "http.response.body", "body": b""})
-    finally:
-        gone.cancel()
-        with suppress(asyncio.CancelledError):
-            await gone
-
-
-async def _disconnection(call: Call) -> None:
-    while (await call.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _content_type(name: str) -> str:

@@ -6,26 +6,33 @@ is the route that is called: there is no second match that could differ.
 """
 
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import structlog
 from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.api.cookies import SESSION_COOKIE, header, read_cookie
 from server.api.endpoints import ClientDisconnectedError, Endpoint
-from server.api.errors import as_mlflow_error, send_error
+from server.api.errors import as_mlflow_error, send_error, send_json
 from server.domain.access import Permission, Principal
 from server.domain.errors import ErrorCode, MlflowError
 from server.protocol.workspaces import HEADER as WORKSPACE_HEADER
 from server.services.workspaces import check_header
+from server.telemetry.audit import Refusals
 
 log = structlog.get_logger(__name__)
 
-_CHALLENGE = {"WWW-Authenticate": 'Basic realm="mlproxy", charset="UTF-8"'}
+_CHALLENGE = {"WWW-Authenticate": 'Basic realm="mlproxy", charset="UTF-8", Bearer realm="mlproxy"'}
+# A browser would ask for a name and a password in a window of its own, over the page that asked.
+_CHALLENGE_OF_A_PAGE = {"WWW-Authenticate": 'Bearer realm="mlproxy"'}
 _FORBIDDEN_IN_RAW_PATH = (b"%2f", b"%5c", b"%00", b"\\", b";")
 # Artifact names may hold what other paths may not; their own rules judge the decoded name.
 _ARTIFACT_PATHS = ("/api/2.0/mlflow-artifacts/", "/ajax-api/2.0/mlflow-artifacts/")
+_REFUSALS = (ErrorCode.UNAUTHENTICATED, ErrorCode.PERMISSION_DENIED)
+_LONGEST_LOGGED_PATH = 300
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -34,6 +41,14 @@ class Authenticator(Protocol):
 
     async def principal_of(self, authorization: bytes | None) -> Principal | None:
         """The principal, or None where the credential is absent, unknown, expired or revoked."""
+        ...
+
+
+class SessionFinder(Protocol):
+    """Tells whose login a cookie stands for."""
+
+    async def principal_of(self, token: str) -> Principal | None:
+        """The principal, or None where the login has ended or never was."""
         ...
 
 
@@ -80,12 +95,19 @@ class Door:
         allowed_hosts: frozenset[str],
         path_prefix: str = "",
         observe: Any = None,
+        sessions: SessionFinder | None = None,
+        absence: str | None = None,
+        is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._app = app
+        self._is_stopping = is_stopping
+        self._absence = absence
         self._table = RouteTable(routes)
         self._authenticator = authenticator
         self._allowed_hosts = allowed_hosts
         self._prefix = path_prefix.rstrip("/")
+        self._sessions = sessions
+        self._refusals = Refusals()
         self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,7 +117,7 @@ class Door:
             return
         if scope["type"] != "http":
             return
-        watch = _Watch(send)
+        watch = _Watch(send, is_last=self._is_stopping())
         started = time.monotonic()
         try:
             await self._serve(scope, receive, watch)
@@ -116,12 +138,16 @@ class Door:
         route, child_scope = self._table.find(scope)
         permission = permission_of(route) if route is not None else None
         if permission is not Permission.PUBLIC:
-            await self._admit(scope, headers, permission)
+            try:
+                await self._admit(scope, headers, permission)
+            except MlflowError as error:
+                if error.code is not ErrorCode.UNAUTHENTICATED or not _wants_page(route, headers):
+                    raise
+                await self._send_to_login(scope, send)
+                return
             _check_workspace(scope, headers)
         if route is None or permission is None:
-            raise MlflowError(
-                ErrorCode.ENDPOINT_NOT_FOUND, f"The server has no endpoint {scope['method']} {scope['path']}."
-            )
+            raise self._absent(scope)
         scope.update(child_scope)
         if isinstance(route, Endpoint):
             await route.asgi_app(scope, receive, send)
@@ -131,21 +157,39 @@ class Door:
     async def _admit(
         self, scope: Scope, headers: list[tuple[bytes, bytes]], permission: Permission | None
     ) -> None:
-        authorization = next((value for name, value in headers if name == b"authorization"), None)
-        principal = await self._authenticator.principal_of(authorization)
+        principal = await self._find_principal(scope, headers)
         if principal is None:
             raise MlflowError(
                 ErrorCode.UNAUTHENTICATED,
                 "This server wants an API key: set MLFLOW_TRACKING_TOKEN to it"
                 " (or MLFLOW_TRACKING_PASSWORD, with any MLFLOW_TRACKING_USERNAME).",
-                headers=_CHALLENGE,
+                headers=_CHALLENGE_OF_A_PAGE if header(headers, b"sec-fetch-mode") else _CHALLENGE,
             )
+        scope["mlproxy.principal"] = principal
         if permission is not None and not principal.may(permission):
             raise MlflowError(
                 ErrorCode.PERMISSION_DENIED,
-                f"This API key has the role '{principal.role.value}'; the call needs '{permission.value}'.",
+                f"Your role here is '{principal.role.value}'; the call needs '{permission.value}'.",
             )
-        scope["mlproxy.principal"] = principal
+
+    def _absent(self, scope: Scope) -> MlflowError:
+        """The refusal of a path that this server does not have, or (`absence`) not in its role."""
+        if self._absence is not None:
+            return MlflowError(ErrorCode.FEATURE_DISABLED, self._absence)
+        return MlflowError(
+            ErrorCode.ENDPOINT_NOT_FOUND, f"The server has no endpoint {scope['method']} {scope['path']}."
+        )
+
+    async def _find_principal(self, scope: Scope, headers: list[tuple[bytes, bytes]]) -> Principal | None:
+        authorization = header(headers, b"authorization")
+        principal = await self._authenticator.principal_of(authorization)
+        if principal is not None or authorization is not None or self._sessions is None:
+            return principal
+        token = read_cookie(headers, SESSION_COOKIE)
+        principal = None if token is None else await self._sessions.principal_of(token)
+        if principal is not None:
+            _check_own_page(scope, headers)
+        return principal
 
     def _check_host(self, headers: list[tuple[bytes, bytes]]) -> None:
         """A page of another site cannot reach us under a name it made point here."""
@@ -167,8 +211,25 @@ class Door:
             scope["path"] = path[len(self._prefix) :] or "/"
             scope["root_path"] = ""
 
+    def _note_refusal(self, error: MlflowError, scope: Scope) -> None:
+        client, principal = scope.get("client"), scope.get("mlproxy.principal")
+        self._refusals.note(
+            reason=error.code.value,
+            method=scope["method"],
+            path=scope["path"][:_LONGEST_LOGGED_PATH],
+            address=client[0] if client else None,
+            principal=None if principal is None else principal.name,
+        )
+
+    async def _send_to_login(self, scope: Scope, send: Send) -> None:
+        target = quote(f"{self._prefix}{scope['path']}", safe="")
+        headers = {"Location": f"{self._prefix}/login?next={target}", "Cache-Control": "no-store"}
+        await send_json(send, b"", status=303, headers=headers)
+
     async def _fail(self, error: Exception, scope: Scope, send: "_Watch") -> None:
         answer = as_mlflow_error(error, path=scope["path"], request_id=str(id(scope)))
+        if answer.code in _REFUSALS:
+            self._note_refusal(answer, scope)
         if send.status is None:
             await send_error(send, answer, with_body=scope["method"] != "HEAD")
         else:
@@ -176,15 +237,18 @@ class Door:
 
 
 class _Watch:
-    """Remembers whether an answer has begun."""
+    """Remembers whether an answer has begun. After the last one of a connection it is closed."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, *, is_last: bool = False) -> None:
         self._send = send
+        self._is_last = is_last
         self.status: int | None = None
 
     async def __call__(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            if self._is_last:
+                message["headers"] = [*message.get("headers", []), (b"connection", b"close")]
         await self._send(message)
 
 
@@ -220,12 +284,29 @@ def _check_origin(scope: Scope, headers: list[tuple[bytes, bytes]]) -> None:
         raise MlflowError(ErrorCode.PERMISSION_DENIED, "Cross-origin request blocked")
 
 
+def _check_own_page(scope: Scope, headers: list[tuple[bytes, bytes]]) -> None:
+    """A cookie comes along with whatever page made the browser ask: what changes something must be ours.
+
+    `_check_origin` has refused a foreign Origin already; here one of the two must be there.
+    """
+    if scope["method"] in _SAFE_METHODS or header(headers, b"origin"):
+        return
+    if header(headers, b"sec-fetch-site") != b"same-origin":
+        raise MlflowError(ErrorCode.PERMISSION_DENIED, "Cross-origin request blocked")
+
+
 def _check_workspace(scope: Scope, headers: list[tuple[bytes, bytes]]) -> None:
     """What asks for another MLflow workspace must not be served from this one."""
     for name, value in headers:
         # Whether there are workspaces may always be asked.
         if name == WORKSPACE_HEADER and not scope["path"].endswith("/server-info"):
             check_header(value)
+
+
+def _wants_page(route: BaseRoute | None, headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether a person looks at a page: only then an answer may send them somewhere else."""
+    is_page = isinstance(route, Endpoint) and route.is_page
+    return is_page and b"text/html" in (header(headers, b"accept") or b"")
 
 
 def _without_port(host: str) -> str:

@@ -51,7 +51,7 @@ class ExperimentRoutes:
     ) -> messages.CreateExperimentAnswer:
         tags = [(tag.key, tag.value) for tag in request.tags]
         name = require("name", request.name)
-        experiment_id = await self._experiments.create(name, request.artifact_location, tags, call.user)
+        experiment_id = await self._experiments.create(name, request.artifact_location, tags, call.origin)
         return messages.CreateExperimentAnswer(str(experiment_id))
 
     async def _get(self, call: Call, request: messages.ExperimentRequest) -> messages.ExperimentAnswer:

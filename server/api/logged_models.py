@@ -41,7 +41,7 @@ class LoggedModelRoutes:
         self, call: Call, request: messages.CreateLoggedModelRequest
     ) -> messages.LoggedModelAnswer:
         require("experiment_id", request.experiment_id)
-        return messages.LoggedModelAnswer(await self._models.create(request, call.user))
+        return messages.LoggedModelAnswer(await self._models.create(request, call.origin))
 
     async def _search(
         self, call: Call, request: messages.SearchLoggedModelsRequest

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
+from server.api.endpoints import OWN as _OWN
 from server.api.endpoints import Call, Endpoint, json_routes, stream_routes
 from server.api.errors import send_json
 from server.domain.access import Permission, Role
@@ -15,7 +16,6 @@ from server.services.verification import Verification
 MLFLOW_VERSION = "3.18.0"
 """The version whose API is spoken. Clients read it before they send spans (at least 3.4)."""
 
-_OWN = ("/api/2.0/mlproxy",)
 _TEXT = b"text/plain; charset=utf-8"
 
 
@@ -55,7 +55,6 @@ class OperationRoutes:
             *json_routes("GET", "/runs/{run_id}", self._run_status, permission=read, prefixes=_OWN),
             *json_routes("GET", "/models/{name}", self._model_status, permission=read, prefixes=_OWN),
             *json_routes("GET", "/verify/{run_id}", self._verify, permission=read, prefixes=_OWN),
-            *json_routes("GET", "/parked", self._parked, permission=admin, prefixes=_OWN),
             *json_routes(
                 "POST", "/drain", self._drain, permission=admin, message=messages.DrainRequest, prefixes=_OWN
             ),
@@ -118,9 +117,6 @@ class OperationRoutes:
         if self._verification is None:
             raise MlflowError(ErrorCode.BAD_REQUEST, "No workspace is configured: set MLPROXY_WORKSPACE.")
         return await self._verification.verify(call.path_params["run_id"])
-
-    async def _parked(self, call: Call, _: None) -> messages.ParkedAnswer:
-        return await self._operations.list_parked()
 
     async def _drain(self, call: Call, request: messages.DrainRequest) -> messages.DrainAnswer:
         return await self._operations.drain(request.timeout_seconds)

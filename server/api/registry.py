@@ -26,6 +26,8 @@ class RegistryRoutes:
             ("DELETE", f"{models}/delete", self._delete_model, write, messages.RegisteredModelRequest),
             ("GET", f"{models}/get", self._get_model, read, messages.RegisteredModelRequest),
             ("GET", f"{models}/search", self._search_models, read, messages.SearchRegistryRequest),
+            # the R package
+            ("POST", f"{models}/search", self._search_models, read, messages.SearchRegistryRequest),
             ("GET", f"{models}/list", self._search_models, read, messages.SearchRegistryRequest),
             ("POST", f"{models}/get-latest-versions", self._latest, read, messages.LatestVersionsRequest),
             ("GET", f"{models}/get-latest-versions", self._latest, read, messages.LatestVersionsRequest),
@@ -58,7 +60,7 @@ class RegistryRoutes:
         self, call: Call, request: messages.CreateRegisteredModelRequest
     ) -> messages.RegisteredModelAnswer:
         require("name", request.name)
-        return messages.RegisteredModelAnswer(await self._registry.create_model(request, call.user))
+        return messages.RegisteredModelAnswer(await self._registry.create_model(request, call.origin))
 
     async def _rename_model(
         self, call: Call, request: messages.RenameRegisteredModelRequest
@@ -125,7 +127,7 @@ class RegistryRoutes:
     ) -> messages.ModelVersionAnswer:
         require("name", request.name)
         require("source", request.source)
-        return messages.ModelVersionAnswer(await self._registry.create_version(request, call.user))
+        return messages.ModelVersionAnswer(await self._registry.create_version(request, call.origin))
 
     async def _update_version(
         self, call: Call, request: messages.UpdateVersionRequest

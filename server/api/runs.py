@@ -52,7 +52,7 @@ class RunRoutes:
         ]
 
     async def _create(self, call: Call, request: messages.CreateRunRequest) -> messages.RunAnswer:
-        return messages.RunAnswer(await self._runs.create(request, call.user))
+        return messages.RunAnswer(await self._runs.create(request, call.origin))
 
     async def _get(self, call: Call, request: messages.GetRunRequest) -> messages.RunAnswer:
         run = await self._runs.get(request.named_run)

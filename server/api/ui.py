@@ -43,7 +43,7 @@ class UiRoutes:
         """The route table."""
         read = Permission.READ
         return [
-            *stream_routes("GET", ["/"], self._index, permission=read),
+            *stream_routes("GET", ["/"], self._index, permission=read, is_page=True),
             *stream_routes("GET", [_FILES + "{name:path}"], self._file, permission=read),
         ]
 

@@ -1,5 +1,6 @@
 """Small calls that the stock UI makes, and its Python client too, about what the server can do."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from server.api.endpoints import MLFLOW_2, MLFLOW_3, Call, Endpoint, json_routes, stream_routes
@@ -8,13 +9,11 @@ from server.domain.access import Permission
 from server.protocol.wire import encode
 
 _AJAX_3 = MLFLOW_3[1:]
-_SERVER_INFO: dict[str, object] = {
+_SERVER_INFO: Mapping[str, object] = {
     # The name the UI knows a server with a database by: it shows what needs one only then.
     "store_type": "SqlStore",
     "workspaces_enabled": False,
     "trace_archival_enabled": False,
-    "multipart_uploads_enabled": False,
-    "multipart_downloads_enabled": False,
     "artifact_serving_enabled": True,
     "presigned_upload_run_id_supported": False,
     "presigned_upload_model_id_supported": False,
@@ -36,12 +35,19 @@ _NO_TELEMETRY: dict[str, object] = {
 class UiCallRoutes:
     """server-info, and answers that keep what this server does not have out of the UI."""
 
+    def __init__(self, *, has_direct_artifacts: bool) -> None:
+        self._server_info = {
+            **_SERVER_INFO,
+            "multipart_uploads_enabled": has_direct_artifacts,
+            "multipart_downloads_enabled": has_direct_artifacts,
+        }
+
     def routes(self) -> list[Endpoint]:
         """The route table."""
         read = Permission.READ
         gateway = [f"{prefix}/gateway-proxy" for prefix in MLFLOW_2]
         return [
-            *json_routes("GET", "/server-info", self._server_info, permission=read, prefixes=MLFLOW_3),
+            *json_routes("GET", "/server-info", self._tell_server_info, permission=read, prefixes=MLFLOW_3),
             *json_routes("GET", "/ui-telemetry", self._telemetry, permission=read, prefixes=_AJAX_3),
             *stream_routes("POST", [f"{_AJAX_3[0]}/ui-telemetry"], self._drop_telemetry, permission=read),
             *stream_routes("GET", gateway, self._no_gateway, permission=read),
@@ -54,8 +60,8 @@ class UiCallRoutes:
             ),
         ]
 
-    async def _server_info(self, call: Call, _: Any) -> dict[str, object]:
-        return _SERVER_INFO
+    async def _tell_server_info(self, call: Call, _: Any) -> dict[str, object]:
+        return self._server_info
 
     async def _telemetry(self, call: Call, _: Any) -> dict[str, object]:
         return _NO_TELEMETRY

@@ -1,8 +1,12 @@
-"""Routes about webhooks. They make the server send to other hosts, so they are for administrators."""
+"""Routes about webhooks. They make the server send to other hosts, so they are for administrators.
 
+Under MLflow's prefixes they speak of MLflow's events; under this server's own, of those about runs besides.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
-from server.api.endpoints import Call, Endpoint, Handler, json_routes
+from server.api.endpoints import MLFLOW_2, Call, Endpoint, Handler, json_routes
 from server.domain.access import Permission
 from server.protocol import webhooks as messages
 from server.protocol.wire import missing_parameter, require
@@ -10,10 +14,11 @@ from server.services.webhooks import Webhooks
 
 
 class WebhookRoutes:
-    """webhooks and webhooks/*."""
+    """webhooks and webhooks/*, under MLflow's prefixes or this server's own."""
 
-    def __init__(self, webhooks: Webhooks) -> None:
+    def __init__(self, webhooks: Webhooks, *, prefixes: Sequence[str] = MLFLOW_2) -> None:
         self._webhooks = webhooks
+        self._prefixes = prefixes
 
     def routes(self) -> list[Endpoint]:
         """The route table."""
@@ -29,7 +34,12 @@ class WebhookRoutes:
             route
             for method, path, handler, message in table
             for route in json_routes(
-                method, f"/webhooks{path}", handler, permission=Permission.ADMIN, message=message
+                method,
+                f"/webhooks{path}",
+                handler,
+                permission=Permission.ADMIN,
+                message=message,
+                prefixes=self._prefixes,
             )
         ]
 

@@ -1,10 +1,10 @@
 """The command line.
 
-Every command but `serve`, `migrate` and `emulator` speaks to the running server over `admin.sock` in
-the data folder, and opens the database itself only when no server holds it.
+Every command but `serve`, `migrate`, `restore` and `emulator` speaks to the running server over `admin.sock`
+in the data folder, and opens the database itself only when no server holds it.
 """
 
-from server.cli import delivery, keys, serving, ui
+from server.cli import backup, delivery, doctor, keys, parked, serving, ui
 from server.cli.console import app
 
-__all__ = ["app", "delivery", "keys", "serving", "ui"]
+__all__ = ["app", "backup", "delivery", "doctor", "keys", "parked", "serving", "ui"]

@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_OWN = "/api/2.0/mlproxy"
+OWN = "/api/2.0/mlproxy"
 _PATIENCE_SECONDS = 60.0
 
 
@@ -55,7 +55,7 @@ async def _ask_any(
 
     with explained():
         async with connect(settings, patience=patience, delivers=delivers) as client:
-            response = await client.request(method, f"{_OWN}{path}", json=json)
+            response = await client.request(method, f"{OWN}{path}", json=json)
     answer: dict[str, Any] = response.json()
     if response.is_error:
         fail(answer.get("message", response.text))

@@ -1,7 +1,10 @@
 """`serve`, `migrate` and `emulator`: the commands that do not speak to a running server."""
 
 import gc
+import os
 import socket
+import sys
+import threading
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +13,7 @@ from server.cli.console import app, explained, run, say, settings_of
 
 if TYPE_CHECKING:
     from server.bootstrap import Server
+    from server.services.generations import GenerationState
     from server.settings import Settings
 
 
@@ -21,12 +25,22 @@ def serve(
     """Run the API, the UI and the replay in one process."""
     settings = settings_of(host=host, port=port)
     run(_serve(settings))
+    _end_despite_threads()
+
+
+def _end_despite_threads() -> None:
+    """Leave behind uploads that storage does not answer: the next life sends them again."""
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 async def _serve(settings: "Settings") -> None:
     from server.bootstrap import build
     from server.database.data_folder import lock_data_folder
     from server.listening import listen, listen_for_commands, serve_until_stopped
+    from server.services.generations import read_state
 
     with explained():
         _ = settings.effective_auth
@@ -39,7 +53,8 @@ async def _serve(settings: "Settings") -> None:
             listen_for_commands(settings.data_dir) as admin,
         ):
             await server.start()
-            say(_banner(settings, server, listener))
+            generation = await server.database.read(read_state)
+            say("\n".join([_banner(settings, server, listener), *_shown_generation(generation)]))
             gc.collect()
             gc.freeze()
             await serve_until_stopped(server, listener, admin)
@@ -67,6 +82,20 @@ def _banner(settings: "Settings", server: "Server", listener: socket.socket) -> 
             "               export MLFLOW_TRACKING_TOKEN=<key>   (mlproxy keys create NAME makes one)"
         )
     return "\n".join(lines)
+
+
+def _shown_generation(state: "GenerationState") -> list[str]:
+    """That the journal was restored, if it was."""
+    if state.restored_from_ms is None:
+        return []
+    from datetime import UTC, datetime
+
+    made = datetime.fromtimestamp(state.restored_from_ms / 1000, UTC)
+    return [
+        f"  restored     generation {state.generation} of the journal, from a backup of"
+        f" {made:%Y-%m-%d %H:%M:%S} UTC; {state.being_read_back} entries are looked for in the"
+        " workspace before they are sent"
+    ]
 
 
 def _shown_store(settings: "Settings") -> str:

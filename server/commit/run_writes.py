@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from server.commit.bounds import Admission
 from server.database.engine import Transaction
 from server.domain.entities import LifecycleStage, Metric, RunInfo, RunStatus
 from server.domain.errors import MlflowError, does_not_exist, invalid_parameter
@@ -18,14 +19,17 @@ from server.domain.operations import DeleteTag, LogParam, Operation, SetTag, Upd
 from server.journal.codec import encode_operation
 from server.journal.entries import INSERT_BARRIER, INSERT_ENTRY, INSERT_POINT
 from server.journal.lanes import advance_lanes, lock_lanes
+from server.journal.weights import POINT_BYTES, entry_bytes
 from server.store import metrics as metric_rows
+from server.store.announcements import announce_runs
 from server.store.metrics import PointKey, SeriesState
+from server.store.runs import STAGE
 
 RUN_NAME_TAG = "mlflow.runName"
 
 _RUNS = (
     "SELECT run_id, run_pk, experiment_id, name, user_id, status, start_time_ms, end_time_ms,"
-    " artifact_uri, lifecycle_stage, data_lane_id, artifact_lane_id, upstream_id FROM runs"
+    f" artifact_uri, {STAGE}, data_lane_id, artifact_lane_id, upstream_id FROM runs"
 )
 _PARAMS = (
     "SELECT params.run_pk, params.key, params.value FROM wanted"
@@ -75,6 +79,13 @@ class RunWrite:
         """How many rows it may write."""
         return 1 + len(self.metrics) + len(self.params) + len(self.tags)
 
+    @property
+    def admission(self) -> Admission:
+        """Whether it may use the room that is kept for the ends of runs."""
+        status = None if self.update is None else self.update.status
+        ends = status is not None and RunStatus(status).is_terminal
+        return Admission.RUN_ENDING if ends else Admission.ORDINARY
+
 
 @dataclass(slots=True)
 class _Run:
@@ -110,7 +121,9 @@ class _Changes:
     entries: list[tuple[int, int, str, bytes, int, str | None]] = field(default_factory=list)
     barriers: list[tuple[int, int, int, int]] = field(default_factory=list)
     model_metrics: list[tuple[int, ModelMetric]] = field(default_factory=list)
+    ended: list[tuple[str, RunInfo]] = field(default_factory=list)
     advanced: dict[int, int] = field(default_factory=dict)
+    added_bytes: dict[int, int] = field(default_factory=dict)
 
 
 def apply_run_writes(transaction: Transaction, group: Sequence[RunWrite]) -> list[RunInfo | MlflowError]:
@@ -153,6 +166,7 @@ def _find_runs(transaction: Transaction, run_ids: Iterable[str]) -> dict[str, _R
         rows = transaction.rows_in(f"{_RUNS} WHERE upstream_id", missing)
         by_run_id = {row[0]: found.get(row[0]) or _run_of(row) for row in rows}
         found |= {row[-1]: by_run_id[row[0]] for row in rows}
+    transaction.named.update(run.info.run_id for run in found.values())
     return found
 
 
@@ -295,15 +309,17 @@ class _Journal:
         self._now_ms = now_ms
         self._principal = principal
 
-    def take_position(self) -> int:
+    def take_position(self, size_bytes: int) -> int:
         position = self._state.positions[self.lane_id] + 1
         self._state.positions[self.lane_id] = position
         self._changes.advanced[self.lane_id] = position
+        added = self._changes.added_bytes
+        added[self.lane_id] = added.get(self.lane_id, 0) + size_bytes
         return position
 
     def append(self, operation: Operation) -> int:
-        position = self.take_position()
         kind, payload = encode_operation(operation)
+        position = self.take_position(entry_bytes(operation, payload))
         self._changes.entries.append((self.lane_id, position, kind, payload, self._now_ms, self._principal))
         return position
 
@@ -328,17 +344,20 @@ def _log_metric(metric: Metric, run: _Run, state: _State, changes: _Changes, jou
     elif not series.add(metric, state.known_points):
         return  # MLflow's identity rule: a repeated point is accepted and kept once
     changes.points.append((series, metric))
-    changes.journal_points.append((journal.lane_id, journal.take_position(), series, metric))
+    changes.journal_points.append((journal.lane_id, journal.take_position(POINT_BYTES), series, metric))
 
 
 def _update(update: UpdateRun, run: _Run, changes: _Changes, journal: _Journal) -> None:
     status = RunStatus(update.status) if update.status else None
+    before = run.info.status
     _change_info(run, status=status, end_time_ms=update.end_time_ms, name=update.name)
     if update.name is not None:
         changes.tags[run.run_pk, RUN_NAME_TAG] = update.name
     position = journal.append(update)
     if status is not None and status.is_terminal:
         journal.await_lane(position, run.artifact_lane)
+        if status is not before:
+            changes.ended.append((status.value.lower(), run.info))
 
 
 def _change_info(
@@ -384,12 +403,14 @@ def _write(transaction: Transaction, state: _State, changes: _Changes) -> None:
             _UPDATE_RUN,
             [(run.info.name, run.info.status.value, run.info.end_time_ms, run.run_pk) for run in changed],
         )
+    if changes.ended:
+        announce_runs(transaction, changes.ended)
     if changes.entries:
         transaction.run_many(INSERT_ENTRY, changes.entries)
     if changes.barriers:
         transaction.run_many(INSERT_BARRIER, changes.barriers)
     if changes.advanced:
-        advance_lanes(transaction, changes.advanced)
+        advance_lanes(transaction, changes.advanced, changes.added_bytes)
 
 
 def _write_tags(transaction: Transaction, changes: _Changes) -> None:

@@ -5,11 +5,13 @@ commits once, and only then answers: a commit costs a flush to disk, so many sha
 waits for company: a lone request is committed at once.
 
 A job that breaks a rule fails alone. An unexpected database error rolls the whole group back and
-re-runs it job by job, so that it fails only the job that causes it. Once handed over, work is done
-whether or not its caller still waits.
+re-runs it job by job, so that it fails only the job that causes it. While Postgres is away a group waits
+a moment for it, then its callers are told to ask again. Once handed over, work is done whether or not its
+caller still waits.
 """
 
 import asyncio
+import sys
 import threading
 import time
 from collections import deque
@@ -20,11 +22,17 @@ from typing import Any, Generic, TypeVar, cast
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from server.commit.bounds import Admission, BacklogBound
 from server.commit.run_writes import RunWrite, apply_run_writes
+from server.database.commit_marks import CommitMarks
 from server.database.engine import Database, Transaction
+from server.database.postgres import DatabaseAwayError, OutcomeUnknownError
 from server.domain import failpoints
 from server.domain.clock import Clock
+from server.domain.disk_failures import DiskFailure, disk_failure
 from server.domain.errors import ErrorCode, MlflowError
+from server.domain.fullness import come_again
+from server.journal.lanes import lock_lanes
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -33,6 +41,10 @@ _STOP_TIMEOUT_SECONDS = 30.0
 _CONFLICT_TRIES = 5
 _SERIALIZATION_FAILURE = "40001"
 _DEADLOCK_DETECTED = "40P01"
+_AWAY_SECONDS = 3.0
+_AWAY_LOOK_SECONDS = 0.2
+_BACKGROUND_WAITS_SECONDS = 0.25
+_DISK_WAIT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +63,9 @@ class Work(Generic[T]):
     """A job of a rare kind: `apply` runs inside the group's transaction, in a savepoint of its own.
 
     `alone` gives it a transaction to itself (operations that create or rename a named thing). `raises` are
-    the errors of `apply` that its caller handles; any other is logged and told as an internal error.
+    the errors of `apply` that its caller handles; any other is logged and told as an internal error. `lanes`
+    names lanes that it changes: a group locks those of all its jobs in one order, so that two replicas do
+    not wait for each other.
     """
 
     apply: Callable[[Transaction], T]
@@ -59,6 +73,8 @@ class Work(Generic[T]):
     rows: int = 1
     alone: bool = False
     raises: tuple[type[Exception], ...] = ()
+    lanes: tuple[int, ...] = ()
+    admission: Admission = Admission.ORDINARY
 
 
 Job = RunWrite | Work[Any]
@@ -69,6 +85,7 @@ class _Waiting:
     job: Job
     future: asyncio.Future[Any]
     since: float
+    admission: Admission
 
 
 @dataclass(slots=True)
@@ -87,17 +104,21 @@ class Writer:
         database: Database,
         clock: Clock,
         bounds: Bounds | None = None,
+        backlog: BacklogBound | None = None,
         on_commit: Callable[[set[int]], None] | None = None,
         observe_group: Callable[[int, float], None] | None = None,
     ) -> None:
         self._database = database
+        self._marks = CommitMarks(database)
         self._clock = clock
         self._bounds = bounds or Bounds()
+        self._backlog = backlog or BacklogBound(limit_bytes=sys.maxsize)
         self._on_commit = on_commit or (lambda lanes: None)
         self._observe_group = observe_group or (lambda jobs, seconds: None)
         self._interactive: deque[_Waiting] = deque()
         self._background: deque[_Waiting] = deque()
         self._waiting_bytes = 0
+        self._away_since: float | None = None
         self._arrived = threading.Condition()
         self._stopping = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -129,7 +150,7 @@ class Writer:
         """The result of `job`, once its transaction is flushed to disk.
 
         Raises:
-            MlflowError: the job broke a rule, or too much is waiting already (429).
+            MlflowError: the job broke a rule, too much is waiting already, or the database is away (429).
         """
         return cast(T, await self._submit(job, background=background))
 
@@ -139,7 +160,8 @@ class Writer:
 
     def _submit(self, job: Job, *, background: bool) -> "asyncio.Future[Any]":
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(job, loop.create_future(), time.monotonic())
+        admission = Admission.ALWAYS if background else job.admission
+        waiting = _Waiting(job, loop.create_future(), time.monotonic(), admission)
         with self._arrived:
             if self._stopping:
                 raise MlflowError(ErrorCode.TEMPORARILY_UNAVAILABLE, "The server is stopping.")
@@ -151,6 +173,16 @@ class Writer:
         # A caller that goes away must not cancel work that others share a transaction with.
         return asyncio.shield(waiting.future)
 
+    def require_room(self) -> None:
+        """Refuse, before its bytes are read, what will add to the backlog.
+
+        Raises:
+            MlflowError: the backlog is too full for it (429, or 507).
+        """
+        refusal = self._backlog.refusal(Admission.ORDINARY, 0, waiting_bytes=self._waiting_bytes)
+        if refusal is not None:
+            raise refusal
+
     def _refuse_when_full(self, job: Job) -> None:
         oldest = self._interactive[0].since if self._interactive else None
         waits = 0.0 if oldest is None else time.monotonic() - oldest
@@ -161,6 +193,11 @@ class Writer:
                 "The server has more writes waiting than it can commit in time. Try again.",
                 headers={"Retry-After": "1"},
             )
+        # Other kinds may add nothing to the backlog: they are judged when it is known what they add.
+        if isinstance(job, RunWrite):
+            refusal = self._backlog.refusal(job.admission, job.size_bytes, waiting_bytes=self._waiting_bytes)
+            if refusal is not None:
+                raise refusal
 
     # --- the writing thread ---
 
@@ -175,12 +212,13 @@ class Writer:
             self._observe_group(len(group), time.monotonic() - started)
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._answer, outcomes, lanes)
+            self._database.restrain_wal()
 
     def _next_group(self) -> list[_Waiting]:
         with self._arrived:
             while not (self._interactive or self._background or self._stopping):
                 self._arrived.wait()
-            queue = self._interactive or self._background
+            queue = self._choose_queue()
             group: list[_Waiting] = []
             rows = size = 0
             while queue:
@@ -200,6 +238,14 @@ class Writer:
             self._waiting_bytes -= size
             return group
 
+    def _choose_queue(self) -> "deque[_Waiting]":
+        """Clients go first, but their stream may not hold up delivery for ever."""
+        if self._background:
+            waited = time.monotonic() - self._background[0].since
+            if not self._interactive or waited > _BACKGROUND_WAITS_SECONDS:
+                return self._background
+        return self._interactive
+
     def _commit_group(self, group: list[_Waiting]) -> tuple[list[_Outcome], set[int]]:
         outcomes: list[_Outcome] = []
         lanes: set[int] = set()
@@ -217,6 +263,8 @@ class Writer:
             return self._commit_one(group[0])
         try:
             return self._in_one_transaction(group)
+        except (DatabaseAwayError, OutcomeUnknownError) as error:
+            return [_Outcome(waiting, error=error) for waiting in group], set()
         except Exception as error:
             log.warning("group_rolled_back", jobs=len(group), error=type(error).__name__)
         outcomes: list[_Outcome] = []
@@ -239,20 +287,57 @@ class Writer:
             tries += 1
 
     def _in_one_transaction(self, group: Sequence[_Waiting]) -> tuple[list[_Outcome], set[int]]:
+        """Commit as many as the time bound allows. While the database is away, wait for it a moment."""
+        while True:
+            try:
+                done = self._try_transaction(group)
+            except DatabaseAwayError:
+                if not self._may_wait_for_database():
+                    raise
+                time.sleep(_AWAY_LOOK_SECONDS)
+            else:
+                self._away_since = None
+                return done
+
+    def _may_wait_for_database(self) -> bool:
+        """For the first moments of an outage: a restart takes no longer."""
+        now = time.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+            log.warning("database_away")
+        return now - self._away_since < _AWAY_SECONDS
+
+    def _try_transaction(self, group: Sequence[_Waiting]) -> tuple[list[_Outcome], set[int]]:
+        now_ms = self._clock.now_ms()
+        mark: int | None = None
+        self._marks.prepare(now_ms)
+        try:
+            with self._database.writing(now_ms) as transaction:
+                outcomes = self._apply(transaction, group)
+                mark = self._marks.mark(transaction)
+                failpoints.reach("commit.before")
+        except OutcomeUnknownError as lost:
+            if not self._marks.was_committed(mark):
+                raise DatabaseAwayError from lost
+        self._backlog.note(transaction.backlog_bytes)
+        return outcomes, transaction.touched_lanes
+
+    def _apply(self, transaction: Transaction, group: Sequence[_Waiting]) -> list[_Outcome]:
+        """Work as many jobs of the group as the time bound allows."""
         outcomes: list[_Outcome] = []
         deadline = time.monotonic() + self._bounds.group_seconds
-        with self._database.writing(self._clock.now_ms()) as transaction:
-            position = 0
-            while position < len(group) and (not outcomes or time.monotonic() < deadline):
-                hot = _hot_prefix(group, position)
-                if hot:
-                    outcomes.extend(_apply_hot(transaction, hot))
-                    position += len(hot)
-                else:
-                    outcomes.append(_apply_rare(transaction, group[position]))
-                    position += 1
-            failpoints.reach("commit.before")
-        return outcomes, transaction.touched_lanes
+        if transaction.is_postgres:
+            _lock_named_lanes(transaction, group)
+        position = 0
+        while position < len(group) and (not outcomes or time.monotonic() < deadline):
+            hot = _hot_prefix(group, position)
+            if hot:
+                outcomes.extend(_apply_hot(transaction, hot))
+                position += len(hot)
+            else:
+                outcomes.append(_apply_rare(transaction, group[position], self._backlog))
+                position += 1
+        return outcomes
 
     # --- back in the event loop ---
 
@@ -268,6 +353,12 @@ class Writer:
                 future.exception()  # a caller that went away shall not leave a warning
         if lanes:
             self._on_commit(lanes)
+
+
+def _lock_named_lanes(transaction: Transaction, group: Sequence[_Waiting]) -> None:
+    named = {lane_id for waiting in group for lane_id in getattr(waiting.job, "lanes", ())}
+    if named:
+        lock_lanes(transaction, named)
 
 
 def _hot_prefix(group: Sequence[_Waiting], start: int) -> list[_Waiting]:
@@ -287,15 +378,20 @@ def _apply_hot(transaction: Transaction, group: list[_Waiting]) -> list[_Outcome
     ]
 
 
-def _apply_rare(transaction: Transaction, waiting: _Waiting) -> _Outcome:
-    touched = set(transaction.touched_lanes)
+def _apply_rare(transaction: Transaction, waiting: _Waiting, backlog: BacklogBound) -> _Outcome:
+    touched, bytes_before = set(transaction.touched_lanes), transaction.backlog_bytes
     try:
         with transaction.savepoint():
-            return _Outcome(waiting, result=cast(Work[Any], waiting.job).apply(transaction))
+            result = cast(Work[Any], waiting.job).apply(transaction)
+            added = transaction.backlog_bytes - bytes_before
+            refusal = backlog.refusal(waiting.admission, added, waiting_bytes=bytes_before)
+            if added > 0 and refusal is not None:
+                raise refusal
+            return _Outcome(waiting, result=result)
     except (DBAPIError, transaction.driver_error):
         raise
     except Exception as error:
-        transaction.touched_lanes = touched
+        transaction.touched_lanes, transaction.backlog_bytes = touched, bytes_before
         if isinstance(error, cast(Work[Any], waiting.job).raises):
             return _Outcome(waiting, error=error)
         return _Outcome(waiting, error=_as_request_error(error))
@@ -306,21 +402,27 @@ def _as_request_error(error: Exception) -> Exception:
     if isinstance(error, MlflowError):
         return error
     log.error("commit_failed", error=type(error).__name__, exc_info=error)
-    if _is_out_of_space(error):
-        return MlflowError(
-            ErrorCode.RESOURCE_EXHAUSTED,
-            "The server's disk is full; nothing of this request was kept.",
-            headers={"Retry-After": "10"},
+    failure = disk_failure(error)
+    if failure is DiskFailure.FULL:
+        return come_again(
+            "The server's disk is full; nothing of this request was kept. Try again.",
+            seconds=_DISK_WAIT_SECONDS,
         )
-    return MlflowError(ErrorCode.INTERNAL_ERROR, "The write could not be committed; nothing of it was kept.")
+    if failure is DiskFailure.BROKEN:
+        refusal = come_again(
+            "The server's disk does not take what is written; nothing of this is promised. Try again.",
+            seconds=_DISK_WAIT_SECONDS,
+        )
+        refusal.may_be_kept = True
+        return refusal
+    return MlflowError(
+        ErrorCode.INTERNAL_ERROR,
+        "The write could not be committed; nothing of it was kept.",
+        may_be_kept=True,
+    )
 
 
 def _is_conflict(error: BaseException) -> bool:
     """Whether two transactions got in each other's way, so that trying again can help."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return getattr(cause, "sqlstate", None) in (_SERIALIZATION_FAILURE, _DEADLOCK_DETECTED)
-
-
-def _is_out_of_space(error: Exception) -> bool:
-    text = str(error).lower()
-    return "disk is full" in text or "no space left" in text

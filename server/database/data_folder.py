@@ -11,6 +11,7 @@ from server.domain.errors import OperatorError
 
 ADMIN_SOCKET = "admin.sock"
 _LOCK_NAME = "server.lock"
+_UNFINISHED_NAME = "restore.unfinished"
 _NETWORK_FILE_SYSTEMS = frozenset(
     {
         "nfs",
@@ -31,6 +32,10 @@ _NETWORK_FILE_SYSTEMS = frozenset(
 
 class DataFolderError(OperatorError):
     """The data folder cannot be used; the message says why and what to do."""
+
+
+class RestoreUnfinishedError(OperatorError):
+    """The data folder holds parts of two databases; the message says what to do."""
 
 
 class FolderLock:
@@ -59,16 +64,45 @@ class FolderLock:
             self._descriptor = None
 
 
-def lock_data_folder(folder: Path, *, holds_database: bool) -> FolderLock | None:
-    """Hold the data folder, where it holds the database; None where that is elsewhere.
+class UnfinishedRestore:
+    """A mark on a folder whose contents are being exchanged. Nothing else opens it until that is done."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / _UNFINISHED_NAME
+
+    @property
+    def is_set(self) -> bool:
+        """Whether an exchange has begun and not ended."""
+        return self._path.exists()
+
+    def set(self) -> None:
+        """Begin, durably."""
+        self._path.touch(mode=0o600)
+        flush_folder(self._folder)
+
+    def clear(self) -> None:
+        """All of it is done, and flushed."""
+        self._path.unlink()
+        flush_folder(self._folder)
+
+
+def lock_data_folder(folder: Path, *, holds_database: bool, is_restoring: bool = False) -> FolderLock | None:
+    """Hold the data folder, where it holds the database or is restored; None where that is elsewhere.
 
     Raises:
         DataFolderError: another server holds it, or it is on a network file system.
+        RestoreUnfinishedError: a restore was cut off in the middle, and this is not the next one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if not holds_database:
+    if UnfinishedRestore(folder).is_set and not is_restoring:
+        raise RestoreUnfinishedError(
+            f"A restore into {folder.absolute()} was cut off: run `mlproxy restore FILE --replace` again."
+        )
+    if not holds_database and not is_restoring:
         return None
-    require_local_disk(folder)
+    if holds_database:
+        require_local_disk(folder)
     lock = FolderLock(folder)
     if not lock.acquire():
         raise DataFolderError(f"Another server already uses {folder.absolute()}.")
@@ -87,6 +121,15 @@ def require_local_disk(folder: Path) -> None:
             f"{folder} is on a network file system ({kind}); SQLite cannot keep its promises there."
             " Use a local disk, or Postgres (MLPROXY_DATABASE_URL=postgresql://…)."
         )
+
+
+def flush_folder(folder: Path) -> None:
+    """Make durable which files a folder has."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def file_system_of(folder: Path, mounts: Path = Path("/proc/mounts")) -> str | None:

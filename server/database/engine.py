@@ -6,17 +6,22 @@ with `?` for both databases; the rest is SQLAlchemy Core on `Transaction.connect
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import lru_cache
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from server.database import postgres
+from server.database.postgres import DatabaseAwayError, OutcomeUnknownError
+from server.database.transaction import Transaction as Transaction
+from server.domain.disk_failures import disk_failure
 from server.domain.errors import OperatorError
 
 T = TypeVar("T")
@@ -24,7 +29,9 @@ T = TypeVar("T")
 _SQLITE_FULL = 2
 _BUSY_TIMEOUT_MS = 30_000
 _READERS = 4
-_VALUES_PER_STATEMENT = 500
+_LARGEST_WAL_BYTES = 64 * 1024 * 1024
+_WAL_LOOK_SECONDS = 2.0
+_WAL_PATIENCE_MS = 500
 
 
 class DatabaseUrlError(OperatorError):
@@ -35,94 +42,20 @@ class DurabilityError(OperatorError):
     """The database cannot keep the promise that a commit is flushed."""
 
 
-class Transaction:
-    """One open transaction. `touched_lanes` collects the lanes that got new entries."""
+class NameListener(Protocol):
+    """Hears which runs, logged models and model versions requests call by their ids."""
 
-    def __init__(self, connection: Connection, *, now_ms: int = 0) -> None:
-        self.connection = connection
-        self.now_ms = now_ms
-        self.touched_lanes: set[int] = set()
-        self.is_postgres = connection.dialect.name == "postgresql"
-        self._driver = cast(Any, connection.connection.dbapi_connection)
-        self.driver_error: type[Exception] = connection.dialect.loaded_dbapi.Error
+    def before_commit(self, transaction: Transaction) -> None:
+        """A transaction that named some is about to be committed."""
+        ...
 
-    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a query written with `?`."""
-        cursor = self._driver.cursor()
-        try:
-            cursor.execute(self._dialect_sql(sql), parameters)
-            return cast(list[tuple[Any, ...]], cursor.fetchall())
-        finally:
-            cursor.close()
+    def after_commit(self, named: set[str]) -> None:
+        """It was."""
+        ...
 
-    def run(self, sql: str, parameters: Sequence[Any] = ()) -> int:
-        """Run a statement; the number of rows it changed."""
-        cursor = self._driver.cursor()
-        try:
-            cursor.execute(self._dialect_sql(sql), parameters)
-            return cast(int, cursor.rowcount)
-        finally:
-            cursor.close()
-
-    def run_many(self, sql: str, parameters: Sequence[Sequence[Any]]) -> None:
-        """Run one statement for every row of parameters."""
-        if not parameters:
-            return
-        cursor = self._driver.cursor()
-        try:
-            cursor.executemany(self._dialect_sql(sql), parameters)
-        finally:
-            cursor.close()
-
-    def rows_in(self, sql: str, values: Iterable[Any], *, suffix: str = "") -> list[tuple[Any, ...]]:
-        """Rows of `sql` + ` IN (…values…)` + suffix, asked in slices the database can take."""
-        found: list[tuple[Any, ...]] = []
-        wanted = list(values)
-        for start in range(0, len(wanted), _VALUES_PER_STATEMENT):
-            part = wanted[start : start + _VALUES_PER_STATEMENT]
-            found.extend(self.rows(f"{sql} IN ({_marks(len(part))}){suffix}", part))
-        return found
-
-    def rows_joined(
-        self, select: str, types: tuple[str, ...], keys: Sequence[tuple[Any, ...]]
-    ) -> list[tuple[Any, ...]]:
-        """Rows of `select`, which joins the table `wanted` with columns `column1`, `column2`, ….
-
-        Every key is looked up through the index of the joined table, not by a scan.
-        """
-        found: list[tuple[Any, ...]] = []
-        for start in range(0, len(keys), _VALUES_PER_STATEMENT):
-            part = keys[start : start + _VALUES_PER_STATEMENT]
-            flat = [value for key in part for value in key]
-            found.extend(self.rows(_wanted(types, len(part)) + select, flat))
-        return found
-
-    @contextmanager
-    def savepoint(self) -> Iterator[None]:
-        """What happens inside is undone if it raises; the rest of the transaction stands."""
-        with self.connection.begin_nested():
-            yield
-
-    def _dialect_sql(self, sql: str) -> str:
-        return _for_psycopg(sql) if self.is_postgres else sql
-
-
-@lru_cache(maxsize=2048)
-def _for_psycopg(sql: str) -> str:
-    return sql.replace("%", "%%").replace("?", "%s")
-
-
-@lru_cache(maxsize=1024)
-def _marks(count: int) -> str:
-    return ",".join("?" * count)
-
-
-@lru_cache(maxsize=2048)
-def _wanted(types: tuple[str, ...], count: int) -> str:
-    first = ",".join(f"CAST(? AS {type_})" for type_ in types)
-    other = "(" + ",".join("?" * len(types)) + ")"
-    values = ",".join([f"({first})", *[other] * (count - 1)])
-    return f"WITH wanted AS (VALUES {values}) "
+    def after_read(self, named: set[str]) -> None:
+        """A read named some, whether or not it was answered. Called in a reading thread."""
+        ...
 
 
 class Database:
@@ -136,11 +69,26 @@ class Database:
         self.url = _parse_url(url)
         self.is_postgres = self.url.get_backend_name() == "postgresql"
         self.engine = self._make_engine()
+        # On SQLite those who read keep connections of their own: with the last connection the write-ahead log
+        # goes, and on a disk that takes no write it could not be made again, not even to read.
+        self._reading_engine = (
+            self.engine.execution_options(isolation_level="REPEATABLE READ")
+            if self.is_postgres
+            else self._make_engine()
+        )
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
+        self._names: NameListener | None = None
+        self._wal_looked_at = float("-inf")
+
+    def on_names(self, listener: NameListener) -> None:
+        """Tell `listener` what the requests name."""
+        self._names = listener
 
     def _make_engine(self) -> Engine:
         if self.is_postgres:
-            return create_engine(self.url, pool_size=_READERS + 2, pool_pre_ping=True)
+            engine = create_engine(self.url, pool_size=_READERS + 2, connect_args=postgres.CONNECT_ARGUMENTS)
+            event.listen(engine, "connect", postgres.limit_idle_transactions)
+            return engine
         engine = create_engine(
             self.url,
             pool_size=_READERS + 2,
@@ -155,28 +103,159 @@ class Database:
         """Where the database file is, for SQLite."""
         return None if self.is_postgres or not self.url.database else Path(self.url.database)
 
+    def require_reachable(self) -> None:
+        """Prove that the database can be spoken to.
+
+        Raises:
+            DatabaseUrlError: it cannot.
+        """
+        try:
+            with self._connected(self.engine):
+                pass
+        except DatabaseAwayError as error:
+            shown = self.url.render_as_string(hide_password=True)
+            raise DatabaseUrlError(
+                f"The database {shown} cannot be reached: {str(error.__cause__).splitlines()[0]}"
+                " Check MLPROXY_DATABASE_URL, and that the database runs."
+            ) from error
+
     @contextmanager
     def writing(self, now_ms: int) -> Iterator[Transaction]:
-        """One transaction that takes the write lock at once and commits, flushed, at the end."""
-        with self.engine.connect() as connection:
-            if not self.is_postgres:
-                connection = connection.execution_options(writes=True)
-            with connection.begin():
-                yield Transaction(connection, now_ms=now_ms)
+        """One transaction that takes the write lock at once and commits, flushed, at the end.
+
+        Raises:
+            DatabaseAwayError: Postgres went away; nothing was kept.
+            OutcomeUnknownError: it went away during the commit (`commit_marks` finds out what became of it).
+        """
+        with self._connected(self.engine) as connection:
+            connection = connection.execution_options(writes=True)
+            begun = connection.begin()
+            transaction = Transaction(connection, now_ms=now_ms)
+            with self._watched(connection):
+                try:
+                    yield transaction
+                    if transaction.named and self._names is not None:
+                        self._names.before_commit(transaction)
+                except BaseException:
+                    with suppress(DBAPIError):
+                        begun.rollback()
+                    raise
+            self._commit(connection, begun)
+        if transaction.named and self._names is not None:
+            self._names.after_commit(transaction.named)
+
+    def _commit(self, connection: Connection, begun: Any) -> None:
+        try:
+            with self._watched(connection):
+                begun.commit()
+        except DatabaseAwayError as error:
+            raise OutcomeUnknownError from error
 
     @contextmanager
     def reading(self) -> Iterator[Transaction]:
-        """One consistent snapshot."""
-        with self.engine.connect() as connection, connection.begin():
+        """One consistent snapshot.
+
+        Raises:
+            DatabaseAwayError: Postgres went away.
+        """
+        with (
+            self._connected(self._reading_engine) as connection,
+            self._watched(connection),
+            connection.begin(),
+        ):
             yield Transaction(connection)
 
+    @contextmanager
+    def _connected(self, engine: Engine) -> Iterator[Connection]:
+        """A connection of the pool.
+
+        Raises:
+            DatabaseAwayError: Postgres gives none.
+        """
+        try:
+            connection = engine.connect()
+        except Exception as error:
+            if self.is_postgres and postgres.is_away(error):
+                raise DatabaseAwayError from error
+            raise
+        with connection:
+            yield connection
+
+    @contextmanager
+    def _watched(self, connection: Connection) -> Iterator[None]:
+        """Tell a database that went away from a statement that failed; let go of dead connections.
+
+        Raises:
+            DatabaseAwayError: it went away.
+        """
+        driver = connection.connection.dbapi_connection
+        try:
+            yield
+        except Exception as error:
+            writes = connection.get_execution_options().get("writes")
+            if writes and disk_failure(error) is not None and not connection.invalidated:
+                connection.invalidate()  # what it holds after a failed flush is anyone's guess
+            if not self.is_postgres or not postgres.is_away(error, driver):
+                raise
+            if not connection.invalidated:
+                connection.invalidate()
+            self.engine.dispose()
+            raise DatabaseAwayError from error
+
+    @property
+    def wal_bytes(self) -> int:
+        """The size of SQLite's write-ahead log; 0 on Postgres."""
+        path = self.sqlite_path
+        try:
+            return 0 if path is None else path.with_name(f"{path.name}-wal").stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def restrain_wal(self) -> None:
+        """Start SQLite's write-ahead log over when it has outgrown its bound. For the writing thread.
+
+        SQLite does so by itself, but only in a moment without readers: a stream of reads that never pauses
+        would let the log grow for ever. Here readers are waited for, briefly.
+        """
+        now = time.monotonic()
+        if now < self._wal_looked_at + _WAL_LOOK_SECONDS:
+            return
+        self._wal_looked_at = now
+        if self.wal_bytes <= _LARGEST_WAL_BYTES:
+            return
+        # A disk that does not take this will not take the next commit either, and that one is answered.
+        with suppress(sqlite3.OperationalError, DBAPIError), self.engine.connect() as connection:
+            try:
+                cursor = cast(Any, connection.connection.dbapi_connection).cursor()
+                cursor.execute(f"PRAGMA busy_timeout={_WAL_PATIENCE_MS}")
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+            except sqlite3.OperationalError:
+                connection.invalidate()
+                raise
+
     async def read(self, query: Callable[[Transaction], T]) -> T:
-        """The result of `query` on a snapshot, computed in a worker thread."""
+        """The result of `query` on a snapshot, computed in a worker thread.
+
+        Raises:
+            DatabaseAwayError: Postgres cannot be reached.
+        """
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read_now, query)
 
     def _read_now(self, query: Callable[[Transaction], T]) -> T:
+        try:
+            return self._read_once(query)
+        except DatabaseAwayError:
+            # Perhaps only this connection was old: the database may have been restarted since.
+            return self._read_once(query)
+
+    def _read_once(self, query: Callable[[Transaction], T]) -> T:
         with self.reading() as transaction:
-            return query(transaction)
+            try:
+                return query(transaction)
+            finally:
+                if transaction.named and self._names is not None:
+                    self._names.after_read(transaction.named)
 
     def check_durability(self) -> None:
         """Prove that a commit is flushed to disk before it is acknowledged.
@@ -201,6 +280,7 @@ class Database:
     def close(self) -> None:
         """Close every connection and end the reading threads."""
         self._readers.shutdown(wait=True)
+        self._reading_engine.dispose()
         self.engine.dispose()
 
 

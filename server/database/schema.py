@@ -26,8 +26,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 
+from server.database import schema_access as schema_access
 from server.database import schema_evaluation as schema_evaluation
 from server.database import schema_traces as schema_traces
+from server.database import schema_uploads as schema_uploads
 from server.database import schema_webhooks as schema_webhooks
 from server.database.base import Id as _Id
 from server.database.base import clustered as _clustered
@@ -54,20 +56,6 @@ workspaces = Table(
     Column("first_delivery_ms", BigInteger),
 )
 
-api_keys = Table(
-    "api_keys",
-    metadata,
-    Column("key_id", _Id, primary_key=True),
-    Column("name", Text, nullable=False, unique=True),
-    Column("prefix", Text, nullable=False, unique=True),
-    Column("secret_hash", LargeBinary, nullable=False),
-    Column("role", Text, nullable=False),
-    Column("created_at_ms", BigInteger, nullable=False),
-    Column("expires_at_ms", BigInteger),
-    Column("revoked_at_ms", BigInteger),
-    Column("last_used_ms", BigInteger),
-)
-
 # --- journal --------------------------------------------------------------------------------
 
 lanes = Table(
@@ -79,6 +67,7 @@ lanes = Table(
     Column("last_position", BigInteger, nullable=False, server_default=text("0")),
     Column("settled_position", BigInteger, nullable=False, server_default=text("0")),
     Column("uncertain_through", BigInteger, nullable=False, server_default=text("0")),
+    Column("restored_through", BigInteger, nullable=False, server_default=text("0")),
     Column("undelivered_bytes", BigInteger, nullable=False, server_default=text("0")),
     Column("lease_owner", Text),
     Column("lease_token", Text),
@@ -93,6 +82,12 @@ Index(
     lanes.c.lane_id,
     sqlite_where=text("settled_position < last_position"),
     postgresql_where=text("settled_position < last_position"),
+)
+Index(
+    "ix_lanes_lease_owner",
+    lanes.c.lease_owner,
+    sqlite_where=text("lease_owner IS NOT NULL"),
+    postgresql_where=text("lease_owner IS NOT NULL"),
 )
 
 journal_entries = Table(
@@ -165,6 +160,7 @@ parked = Table(
     Column("decision", Text),
     Column("decided_by", Text),
     Column("decided_at_ms", BigInteger),
+    Column("decision_reason", Text),
     UniqueConstraint("lane_id", "position"),
 )
 
@@ -173,6 +169,18 @@ Index(
     parked.c.parked_id,
     sqlite_where=text("decision IS NULL"),
     postgresql_where=text("decision IS NULL"),
+)
+Index(
+    "ix_parked_reason",
+    parked.c.reason,
+    sqlite_where=text("decision IS NULL"),
+    postgresql_where=text("decision IS NULL"),
+)
+Index(
+    "ix_parked_dropped",
+    parked.c.lane_id,
+    sqlite_where=text("decision = 'dropped'"),
+    postgresql_where=text("decision = 'dropped'"),
 )
 
 overflow = Table(
@@ -197,6 +205,7 @@ overflow_files = Table(
     Column("run_pk", BigInteger, primary_key=True),
     Column("file_number", Integer, primary_key=True),
     Column("entries", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
     Column("opened_at_ms", BigInteger, nullable=False),
     Column("closed_at_ms", BigInteger),
     Column("delivered_at_ms", BigInteger),
@@ -219,9 +228,20 @@ accepted_creates = Table(
     metadata,
     Column("fingerprint", LargeBinary, primary_key=True),
     Column("kind", Text, nullable=False),
-    Column("subject", Text, nullable=False),
-    Column("created_at_ms", BigInteger, nullable=False, index=True),
-    comment="Recent creates, by what a client that lost the answer would send again.",
+    Column("subject", Text, nullable=False, index=True),
+    Column("body_hash", LargeBinary),
+    Column("expires_at_ms", BigInteger, nullable=False, index=True),
+    comment="Recent creates, by what a client that lost the answer would send again, or by its own key.",
+    **_clustered,
+)
+
+commit_marks = Table(
+    "commit_marks",
+    metadata,
+    Column("writer", Text, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("marked_at_ms", BigInteger, nullable=False),
+    comment="The last group each writer committed, for a connection lost during COMMIT. Postgres.",
     **_clustered,
 )
 
@@ -270,6 +290,7 @@ runs = Table(
     Column("artifact_uri", Text, nullable=False),
     Column("lifecycle_stage", Text, nullable=False),
     Column("deleted_at_ms", BigInteger),
+    Column("outlived_ms", BigInteger),
     Column("parent_run_id", Text),
     Column("born", Text, nullable=False),
     Column("workspace_id", BigInteger, ForeignKey("workspaces.workspace_id")),

@@ -1,5 +1,6 @@
 """Who is asking, and what a route asks of them."""
 
+import pwd
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -28,11 +29,25 @@ class Permission(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who a request is from. `name` is None where access control is off."""
+    """Who a request is from. `name` is None where access control is off.
+
+    `key_id` is set for an API key. `is_session` says that a browser vouches for them with a cookie, which
+    it also sends along when a page of another site makes it ask.
+    """
 
     name: str | None
     role: Role
+    key_id: int | None = None
+    is_session: bool = False
 
     def may(self, permission: Permission) -> bool:
         """Whether the route is open to them."""
         return permission is Permission.PUBLIC or self.role.includes(Role(permission.value))
+
+
+def user_name(user_id: int) -> str:
+    """The name of a user of this machine; the number where there is no name."""
+    try:
+        return pwd.getpwuid(user_id).pw_name
+    except KeyError:
+        return f"user {user_id}"

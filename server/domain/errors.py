@@ -54,7 +54,8 @@ class MlflowError(Exception):
     """A request that ends in MLflow's error body instead of an answer.
 
     `status` overrides the HTTP status that belongs to the code (507 has no code of its own),
-    `headers` are added to the answer (`Retry-After`, `WWW-Authenticate`).
+    `headers` are added to the answer (`Retry-After`, `WWW-Authenticate`). `may_be_kept` says that a write
+    may stand although it is refused.
     """
 
     def __init__(
@@ -64,12 +65,14 @@ class MlflowError(Exception):
         *,
         status: int | None = None,
         headers: dict[str, str] | None = None,
+        may_be_kept: bool = False,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.status = HTTP_STATUS[code] if status is None else status
         self.headers = headers or {}
+        self.may_be_kept = may_be_kept
 
 
 def invalid_parameter(message: str) -> MlflowError:

@@ -8,12 +8,17 @@ third time the place is reached. Actions:
 - `stop`: it is stopped (SIGSTOP) until someone continues it;
 - `sleep:SECONDS`: the thread pauses;
 - `error:ENOSPC` (or another name of `errno`): the place raises that `OSError`, every time from then on.
+
+A value that begins with `@` is the name of a file that holds such a text. It is read anew whenever it has
+changed, so that a test can arm a place in the middle of a process's life.
 """
 
 import errno
 import os
 import signal
+import threading
 import time
+from pathlib import Path
 
 VARIABLE = "MLPROXY_TEST_FAILPOINTS"
 
@@ -54,10 +59,50 @@ def parse(text: str) -> dict[str, _Failpoint]:
     return {name.strip(): _Failpoint(action.strip()) for name, _, action in pairs}
 
 
-_armed = parse(os.environ.get(VARIABLE, ""))
+class _Script:
+    """The file that says what is armed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._seen: tuple[int, int] | None = None
+
+    def follow(self) -> None:
+        """Arm what the file says, if it says something new."""
+        with self._lock:
+            try:
+                stat = self._path.stat()
+            except FileNotFoundError:
+                return
+            if (stat.st_mtime_ns, stat.st_size) != self._seen:
+                self._seen = (stat.st_mtime_ns, stat.st_size)
+                _armed.clear()
+                _armed.update(parse(self._path.read_text()))
+
+
+_armed: dict[str, _Failpoint] = {}
+_script: _Script | None = None
+
+
+def arm(text: str) -> None:
+    """Arm the places that `text`, or the file that it names, says; no others.
+
+    Raises:
+        ValueError: an action is not known.
+    """
+    global _script
+    _armed.clear()
+    _script = _Script(Path(text[1:])) if text.startswith("@") else None
+    if _script is None:
+        _armed.update(parse(text))
+
+
+arm(os.environ.get(VARIABLE, ""))
 
 
 def reach(name: str) -> None:
     """Say that this place is reached. Costs a look into an empty dictionary."""
+    if _script is not None:
+        _script.follow()
     if _armed and (failpoint := _armed.get(name)):
         failpoint.reach()

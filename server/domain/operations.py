@@ -122,6 +122,13 @@ class DeleteArtifact:
 
 
 @dataclass(frozen=True, slots=True)
+class DeliverOverflow:
+    """Bring a file of what the workspace's limits cannot hold to the run's folder."""
+
+    file_number: int
+
+
+@dataclass(frozen=True, slots=True)
 class CreateRegisteredModel:
     """Make the registered model."""
 
@@ -157,7 +164,11 @@ class DeleteRegisteredModelTag:
 
 @dataclass(frozen=True, slots=True)
 class CreateModelVersion:
-    """Make version `version` (our number) from files of a run, or from a source taken as it is."""
+    """Make version `version` (our number) from files of a run, or from a source taken as it is.
+
+    `uid` names the version for good: after a restore its number may be given out once more. Entries of schema
+    0001 have none.
+    """
 
     version: int
     run_id: str | None
@@ -165,6 +176,7 @@ class CreateModelVersion:
     source: str
     description: str | None
     tags: dict[str, str] = field(default_factory=dict)
+    uid: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +235,7 @@ Operation = (
     | LogPoint
     | UploadArtifact
     | DeleteArtifact
+    | DeliverOverflow
     | CreateRegisteredModel
     | UpdateRegisteredModel
     | SetRegisteredModelTag

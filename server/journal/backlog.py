@@ -4,16 +4,19 @@ from dataclasses import dataclass
 
 from server.database.engine import Transaction
 from server.journal.batch_states import BatchState
+from server.journal.overflow import count_overflow
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What has still to be delivered."""
+    """What has still to be delivered, and what never will be by an operator's decision (`dropped`)."""
 
     pending: int
     uncertain: int
     parked: int
     overflow: int
+    dropped: int
+    undelivered_bytes: int
     oldest_ms: int | None
 
 
@@ -21,20 +24,46 @@ def measure_backlog(transaction: Transaction, lane_ids: list[int] | None = None)
     """Counts over all lanes, or over some."""
     only = "" if lane_ids is None else f" AND lane_id IN ({','.join('?' * len(lane_ids))})"
     ids = lane_ids or []
-    pending = transaction.rows(
-        "SELECT coalesce(sum(last_position - settled_position), 0) FROM lanes"
-        f" WHERE settled_position < last_position{only}",
+    pending, undelivered_bytes = transaction.rows(
+        "SELECT coalesce(sum(last_position - settled_position), 0), coalesce(sum(undelivered_bytes), 0)"
+        f" FROM lanes WHERE settled_position < last_position{only}",
         ids,
-    )[0][0]
-    uncertain = transaction.rows(
-        f"SELECT coalesce(sum(last_position - first_position + 1), 0) FROM batches WHERE state = ?{only}",
+    )[0]
+    parked = transaction.rows(f"SELECT count(*) FROM parked WHERE decision IS NULL{only}", ids)[0][0]
+    dropped = transaction.rows(f"SELECT count(*) FROM parked WHERE decision = 'dropped'{only}", ids)[0][0]
+    return Backlog(
+        pending=int(pending),
+        uncertain=_count_uncertain(transaction, only, ids),
+        parked=int(parked),
+        overflow=count_overflow(transaction, lane_ids),
+        dropped=int(dropped),
+        undelivered_bytes=int(undelivered_bytes),
+        oldest_ms=_oldest(transaction, only, ids),
+    )
+
+
+def _count_uncertain(transaction: Transaction, only: str, ids: list[int]) -> int:
+    """What may have arrived already: sent with unknown outcome, or expected to be found before it is sent."""
+    sent = transaction.rows(
+        "SELECT coalesce(sum(last_position - first_position + 1), 0) FROM batches WHERE state = ?"
+        " AND first_position > (SELECT uncertain_through FROM lanes WHERE lanes.lane_id = batches.lane_id)"
+        f"{only}",
         [BatchState.UNCERTAIN.value, *ids],
     )[0][0]
-    parked = transaction.rows(f"SELECT count(*) FROM parked WHERE decision IS NULL{only}", ids)[0][0]
-    overflowed = transaction.rows(f"SELECT count(*) FROM overflow WHERE 1 = 1{only}", ids)[0][0]
-    return Backlog(
-        int(pending), int(uncertain), int(parked), int(overflowed), _oldest(transaction, only, ids)
+    expected = transaction.rows(
+        "SELECT coalesce(sum(uncertain_through - settled_position), 0) FROM lanes"
+        f" WHERE settled_position < last_position AND settled_position < uncertain_through{only}",
+        ids,
+    )[0][0]
+    return int(sent) + int(expected)
+
+
+def measure_undelivered_bytes(transaction: Transaction) -> int:
+    """What everything that has still to be delivered counts (`journal.weights`)."""
+    rows = transaction.rows(
+        "SELECT coalesce(sum(undelivered_bytes), 0) FROM lanes WHERE settled_position < last_position"
     )
+    return int(rows[0][0])
 
 
 def _oldest(transaction: Transaction, only: str, ids: list[int]) -> int | None:

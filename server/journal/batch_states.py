@@ -2,6 +2,9 @@
 
 from enum import StrEnum
 
+EMPTY_READS_NEEDED = 3
+"""How often an uncertain batch must have been looked for in vain before it counts as not applied."""
+
 
 class BatchState(StrEnum):
     """Where a batch stands."""

@@ -4,15 +4,18 @@ A batch is written down before its first send, so what was sent and not settled 
 after a restart. Every change needs the lane's lease.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.database.engine import Transaction
 from server.domain.operations import LogPoint
-from server.journal.batch_states import BatchState
-from server.journal.codec import encode_operation
-from server.journal.contents import Contents
-from server.journal.lanes import LaneKind
-from server.journal.leases import Lease, require_lease
+from server.journal.batch_states import EMPTY_READS_NEEDED, BatchState
+from server.journal.codec import encode_operation, encode_unreadable
+from server.journal.contents import Contents, EntryRow, PointRow, read_range
+from server.journal.lanes import OF_A_RUN, settle_positions
+from server.journal.leases import Lane, Lease, require_lease
+from server.journal.restored import restored_at
+from server.journal.weights import range_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +47,40 @@ def find_open_batch(transaction: Transaction, lane_id: int) -> Batch | None:
 
 
 def fix_batch(transaction: Transaction, lease: Lease, first: int, last: int, *, lease_ms: int) -> Batch:
-    """Write down what is about to be sent.
+    """Write down what is about to be sent; or, to be read back first, what may have arrived already.
 
     Raises:
         LeaseLostError: another worker holds the lane.
     """
-    require_lease(transaction, lease, lease_ms=lease_ms)
+    lane = require_lease(transaction, lease, lease_ms=lease_ms)
+    is_restored = first <= lane.restored_through
+    through = lane.restored_through if is_restored else lane.uncertain_through
+    if first <= through:
+        return _fix_uncertain(transaction, lease, first, min(last, through), is_restored=is_restored)
     rows = transaction.rows(
         "INSERT INTO batches (lane_id, first_position, last_position, state, attempt, epoch, sent_at_ms)"
         " VALUES (?, ?, ?, ?, 1, ?, ?) RETURNING batch_id",
         (lease.lane.lane_id, first, last, BatchState.SENT.value, lease.epoch, transaction.now_ms),
     )
     return Batch(rows[0][0], lease.lane.lane_id, first, last, BatchState.SENT, 1, 0, None)
+
+
+def _fix_uncertain(
+    transaction: Transaction, lease: Lease, first: int, last: int, *, is_restored: bool
+) -> Batch:
+    """A batch to be read back. What was restored counts as looked for in vain since the restore.
+
+    Whoever may have sent that was gone by then, so one more look is enough when the settle time has passed.
+    """
+    state = BatchState.UNCERTAIN
+    since = restored_at(transaction) if is_restored else None
+    empty_reads = 0 if since is None else EMPTY_READS_NEEDED - 1
+    rows = transaction.rows(
+        "INSERT INTO batches (lane_id, first_position, last_position, state, attempt, epoch, sent_at_ms,"
+        " empty_reads, first_empty_read_ms) VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?) RETURNING batch_id",
+        (lease.lane.lane_id, first, last, state.value, lease.epoch, since or 0, empty_reads, since),
+    )
+    return Batch(rows[0][0], lease.lane.lane_id, first, last, state, 0, empty_reads, since)
 
 
 def mark_sent(transaction: Transaction, lease: Lease, batch: Batch, *, lease_ms: int) -> None:
@@ -112,11 +137,22 @@ def note_empty_read(transaction: Transaction, lease: Lease, batch: Batch) -> Bat
 def forget_batch(transaction: Transaction, lease: Lease, batch: Batch, failure: str) -> None:
     """A batch was definitely not applied: its positions are free to be batched anew.
 
+    One of the halves of a larger batch stays fixed: the other halves must not go before it.
+
     Raises:
         LeaseLostError: another worker holds the lane.
     """
     require_lease(transaction, lease)
-    transaction.run("DELETE FROM batches WHERE batch_id = ?", (batch.batch_id,))
+    behind = transaction.rows(
+        "SELECT 1 FROM batches WHERE lane_id = ? AND first_position > ? LIMIT 1",
+        (batch.lane_id, batch.last_position),
+    )
+    if behind:
+        transaction.run(
+            "UPDATE batches SET state = ? WHERE batch_id = ?", (BatchState.FIXED.value, batch.batch_id)
+        )
+    else:
+        transaction.run("DELETE FROM batches WHERE batch_id = ?", (batch.batch_id,))
     _note_failure(transaction, lease, failure)
 
 
@@ -159,11 +195,9 @@ def settle(transaction: Transaction, lease: Lease, batch: Batch) -> None:
         LeaseLostError: another worker holds the lane.
     """
     require_lease(transaction, lease)
+    freed = range_bytes(transaction, batch.lane_id, batch.first_position, batch.last_position)
     _remove_range(transaction, batch)
-    transaction.run(
-        "UPDATE lanes SET settled_position = ?, failures = 0, last_failure = NULL WHERE lane_id = ?",
-        (batch.last_position, batch.lane_id),
-    )
+    settle_positions(transaction, batch.lane_id, batch.last_position, freed)
 
 
 def park(
@@ -175,14 +209,44 @@ def park(
         LeaseLostError: another worker holds the lane.
     """
     lane = require_lease(transaction, lease)
-    run_pk = lane.subject_id if lane.kind in (LaneKind.RUN_DATA, LaneKind.RUN_ARTIFACTS) else None
+    _insert_parked(transaction, lane, contents, reason=reason, message=message)
+    settle(transaction, lease, batch)
+
+
+def set_aside(
+    transaction: Transaction,
+    lease: Lease,
+    batch: Batch,
+    entries: Sequence[tuple[EntryRow, str]],
+    *,
+    reason: str,
+) -> None:
+    """Park some entries of a batch, each with its message; what is left of it stays to be delivered.
+
+    Raises:
+        LeaseLostError: another worker holds the lane.
+    """
+    lane = require_lease(transaction, lease)
+    for entry, message in entries:
+        _insert_parked(transaction, lane, Contents([entry]), reason=reason, message=message)
+    transaction.run_many(
+        "DELETE FROM journal_entries WHERE lane_id = ? AND position = ?",
+        [(batch.lane_id, entry.position) for entry, _ in entries],
+    )
+    if not read_range(transaction, batch.lane_id, batch.first_position, batch.last_position, limit=1).count:
+        settle(transaction, lease, batch)
+
+
+def _insert_parked(
+    transaction: Transaction, lane: Lane, contents: Contents, *, reason: str, message: str
+) -> None:
+    run_pk = lane.subject_id if lane.kind in OF_A_RUN else None
     rows = [
         (lane.lane_id, row.position, run_pk, row.kind, row.payload, row.principal, row.accepted_at_ms)
         for row in contents.entries
     ]
     for point in contents.points:
-        value = None if point.is_nan else point.value
-        kind, payload = encode_operation(LogPoint(point.key, value, point.timestamp_ms, point.step))
+        kind, payload = _point_payload(point)
         rows.append((lane.lane_id, point.position, run_pk, kind, payload, None, point.accepted_at_ms))
     transaction.run_many(
         "INSERT INTO parked (lane_id, position, run_pk, kind, payload, principal, accepted_at_ms,"
@@ -190,7 +254,14 @@ def park(
         " parked_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         [(*row, reason, message, transaction.now_ms) for row in rows],
     )
-    settle(transaction, lease, batch)
+
+
+def _point_payload(point: PointRow) -> tuple[str, bytes]:
+    value = None if point.is_nan else point.value
+    if point.fault is None:
+        return encode_operation(LogPoint(point.key, value, point.timestamp_ms, point.step))
+    held = {"key": point.key, "value": value, "timestamp_ms": point.timestamp_ms, "step": point.step}
+    return LogPoint.__name__, encode_unreadable(held)
 
 
 def _remove_range(transaction: Transaction, batch: Batch) -> None:

@@ -1,12 +1,13 @@
 """Appending entries to lanes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from server.database.engine import Transaction
 from server.domain.operations import Operation
 from server.journal.codec import encode_operation
 from server.journal.lanes import advance_lanes, lock_lanes
+from server.journal.weights import POINT_BYTES, entry_bytes
 
 INSERT_ENTRY = (
     "INSERT INTO journal_entries (lane_id, position, kind, payload, accepted_at_ms, principal)"
@@ -43,18 +44,84 @@ def append_entry(
 
     `awaits_end_of` names lanes that must settle all they hold at this moment.
     """
-    last_positions = lock_lanes(transaction, [lane_id, *awaits_end_of])
-    position = last_positions[lane_id] + 1
-    kind, payload = encode_operation(operation)
-    transaction.run(INSERT_ENTRY, (lane_id, position, kind, payload, transaction.now_ms, principal))
-    ends = [Awaited(awaited, last_positions[awaited]) for awaited in awaits_end_of]
-    transaction.run_many(
-        INSERT_BARRIER,
-        [
-            (lane_id, position, awaited.lane_id, awaited.position)
-            for awaited in [*awaits, *ends]
-            if awaited.position
-        ],
+    appends = Appends(transaction, [lane_id, *awaits_end_of])
+    position = appends.append(
+        lane_id, operation, principal=principal, awaits=awaits, awaits_end_of=awaits_end_of
     )
-    advance_lanes(transaction, {lane_id: position})
+    appends.write()
     return position
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A metric point as the journal refers to it: with a value of 0 where it is NaN."""
+
+    series_id: int
+    step: int
+    timestamp_ms: int
+    value: float
+    is_nan: bool
+
+
+class Appends:
+    """Appends to several lanes, written together: positions follow the order of the calls.
+
+    The lanes that are named at the start are locked in one order, those that come later as they come.
+    """
+
+    def __init__(self, transaction: Transaction, lane_ids: Iterable[int] = ()) -> None:
+        self._transaction = transaction
+        self._last: dict[int, int] = lock_lanes(transaction, lane_ids)
+        self._advanced: dict[int, int] = {}
+        self._added_bytes: dict[int, int] = {}
+        self._entries: list[tuple[int, int, str, bytes, int, str | None]] = []
+        self._points: list[tuple[int, int, int, int, int, float, int, int]] = []
+        self._barriers: list[tuple[int, int, int, int]] = []
+
+    def append(
+        self,
+        lane_id: int,
+        operation: Operation,
+        *,
+        principal: str | None,
+        awaits: Sequence[Awaited] = (),
+        awaits_end_of: Sequence[int] = (),
+    ) -> int:
+        """Append one operation; its position.
+
+        `awaits_end_of` names lanes that must settle all they hold, what was appended here before included.
+        """
+        kind, payload = encode_operation(operation)
+        position = self._take_position(lane_id, entry_bytes(operation, payload))
+        now_ms = self._transaction.now_ms
+        self._entries.append((lane_id, position, kind, payload, now_ms, principal))
+        ends = [Awaited(awaited, self._last_position(awaited)) for awaited in awaits_end_of]
+        self._barriers += [
+            (lane_id, position, item.lane_id, item.position) for item in [*awaits, *ends] if item.position
+        ]
+        return position
+
+    def append_point(self, lane_id: int, point: Point) -> int:
+        """Append one metric point; its position."""
+        position = self._take_position(lane_id, POINT_BYTES)
+        values = (point.series_id, point.step, point.timestamp_ms, point.value, int(point.is_nan))
+        self._points.append((lane_id, position, *values, self._transaction.now_ms))
+        return position
+
+    def write(self) -> None:
+        """Write what was appended. To be called once, at the end."""
+        self._transaction.run_many(INSERT_ENTRY, self._entries)
+        self._transaction.run_many(INSERT_POINT, self._points)
+        self._transaction.run_many(INSERT_BARRIER, self._barriers)
+        advance_lanes(self._transaction, self._advanced, self._added_bytes)
+
+    def _last_position(self, lane_id: int) -> int:
+        if lane_id not in self._last:
+            self._last |= lock_lanes(self._transaction, [lane_id])
+        return self._last[lane_id]
+
+    def _take_position(self, lane_id: int, size_bytes: int) -> int:
+        position = self._last_position(lane_id) + 1
+        self._last[lane_id] = self._advanced[lane_id] = position
+        self._added_bytes[lane_id] = self._added_bytes.get(lane_id, 0) + size_bytes
+        return position

@@ -16,7 +16,12 @@ class LaneKind(StrEnum):
     EXPERIMENT = "experiment"
     RUN_DATA = "run_data"
     RUN_ARTIFACTS = "run_artifacts"
+    RUN_OVERFLOW = "run_overflow"
     REGISTERED_MODEL = "registered_model"
+
+
+OF_A_RUN = frozenset({LaneKind.RUN_DATA, LaneKind.RUN_ARTIFACTS, LaneKind.RUN_OVERFLOW})
+"""The kinds of lane whose subject is a run."""
 
 
 def open_lane(transaction: Transaction, kind: LaneKind, subject_id: int) -> int:
@@ -40,13 +45,38 @@ def lock_lanes(transaction: Transaction, lane_ids: Iterable[int]) -> dict[int, i
     return {row[0]: row[1] for row in rows}
 
 
-def advance_lanes(transaction: Transaction, last_positions: Mapping[int, int]) -> None:
-    """Record the positions that were given out."""
+def advance_lanes(
+    transaction: Transaction, last_positions: Mapping[int, int], added_bytes: Mapping[int, int]
+) -> None:
+    """Record the positions that were given out, and what their rows count (`journal.weights`)."""
     transaction.run_many(
-        "UPDATE lanes SET last_position = ? WHERE lane_id = ?",
-        [(position, lane_id) for lane_id, position in last_positions.items()],
+        "UPDATE lanes SET last_position = ?, undelivered_bytes = undelivered_bytes + ? WHERE lane_id = ?",
+        [(position, added_bytes[lane_id], lane_id) for lane_id, position in last_positions.items()],
     )
     transaction.touched_lanes.update(last_positions)
+    transaction.backlog_bytes += sum(added_bytes.values())
+
+
+def settle_positions(transaction: Transaction, lane_id: int, position: int, freed_bytes: int) -> None:
+    """Move a lane's watermark; the rows up to it are gone, and counted `freed_bytes`.
+
+    A lane that has settled all it held counts nothing, whatever became of its rows.
+    """
+    transaction.run(
+        "UPDATE lanes SET settled_position = ?, failures = 0, last_failure = NULL,"
+        " undelivered_bytes = CASE WHEN last_position <= ? OR undelivered_bytes < ? THEN 0"
+        " ELSE undelivered_bytes - ? END WHERE lane_id = ?",
+        (position, position, freed_bytes, freed_bytes, lane_id),
+    )
+    transaction.backlog_bytes -= freed_bytes
+
+
+def expect_uncertain(transaction: Transaction, lane_id: int, position: int) -> None:
+    """What the lane holds up to that position may have arrived already: it is read back before it is sent."""
+    transaction.run(
+        "UPDATE lanes SET uncertain_through = ? WHERE lane_id = ? AND uncertain_through < ?",
+        (position, lane_id, position),
+    )
 
 
 def list_pending_lanes(transaction: Transaction, lane_ids: Iterable[int]) -> list[int]:

@@ -23,18 +23,29 @@ class TokenStatus(msgspec.Struct):
 
 
 class StatusAnswer(msgspec.Struct):
-    """status."""
+    """status. Fullness is `has_room`, `soft_full` (writes get 429) or `hard_full` (507).
+
+    A restore begins a new `generation` of the journal; `being_read_back` counts the entries from before it.
+    """
 
     pending: int
     uncertain: int
     parked: int
     overflow: int
+    dropped: int
     lag_seconds: float
     pending_bytes: int
+    pending_limit_bytes: int
+    pending_fullness: str
     spool_bytes: int
+    spool_limit_bytes: int
+    spool_fullness: str
+    parked_by_reason: dict[str, int]
     workspace: WorkspaceStatus
     token: TokenStatus | None
     version: str
+    generation: int
+    being_read_back: int
 
 
 class RunStatusAnswer(msgspec.Struct):
@@ -46,6 +57,7 @@ class RunStatusAnswer(msgspec.Struct):
     uncertain: int
     parked: int
     overflow: int
+    dropped: int
     blocked_by: str | None
     studio_url: str | None
 
@@ -66,6 +78,7 @@ class ModelStatusAnswer(msgspec.Struct):
     uncertain: int
     parked: int
     overflow: int
+    dropped: int
     versions: list[VersionStatusMessage]
 
 
@@ -109,24 +122,6 @@ class KeysAnswer(msgspec.Struct):
     keys: list[KeyMessage]
 
 
-class ParkedMessage(msgspec.Struct):
-    """An entry that was set aside."""
-
-    parked_id: int
-    run_id: str | None
-    kind: str
-    reason: str
-    message: str
-    parked_at: int
-    decision: str | None
-
-
-class ParkedAnswer(msgspec.Struct):
-    """parked, GET."""
-
-    parked: list[ParkedMessage]
-
-
 class DrainAnswer(msgspec.Struct):
     """drain, POST: what was left."""
 
@@ -159,4 +154,5 @@ class VerifyAnswer(msgspec.Struct):
     params: int
     tags: int
     artifacts: int
+    overflow: int
     differences: list[VerifyDifference]

@@ -1,4 +1,4 @@
-"""Wire messages about webhooks, the events there are, and the form of what is sent to a webhook.
+"""Wire messages about webhooks, and the form of what is sent to one.
 
 Headers, signature and bodies are MLflow's, so that a receiver written for it works unchanged.
 """
@@ -16,6 +16,7 @@ import msgspec
 
 from server.domain.errors import invalid_parameter
 from server.protocol import limits
+from server.protocol.webhook_events import EventMessage
 from server.protocol.wire import Request
 
 DELIVERY_ID_HEADER = "X-MLflow-Delivery-Id"
@@ -24,33 +25,10 @@ SIGNATURE_HEADER = "X-MLflow-Signature"
 ACTIVE = "ACTIVE"
 _SIGNATURE_VERSION = "v1"
 _STATUSES = (ACTIVE, "DISABLED")
-_ACTIONS = ("ACTION_UNSPECIFIED", "CREATED", "UPDATED", "DELETED", "SET", "EXCEEDED")
-_VALID_ACTIONS: dict[str, tuple[str, ...]] = {
-    "ENTITY_UNSPECIFIED": (),
-    "REGISTERED_MODEL": ("CREATED",),
-    "MODEL_VERSION": ("CREATED",),
-    "MODEL_VERSION_TAG": ("DELETED", "SET"),
-    "MODEL_VERSION_ALIAS": ("CREATED", "DELETED"),
-    "PROMPT": ("CREATED",),
-    "PROMPT_VERSION": ("CREATED",),
-    "PROMPT_TAG": ("DELETED", "SET"),
-    "PROMPT_VERSION_TAG": ("DELETED", "SET"),
-    "PROMPT_ALIAS": ("CREATED", "DELETED"),
-    # MLflow's AI gateway raises it, which is not part of this server: accepted, never sent.
-    "BUDGET_POLICY": ("EXCEEDED",),
-}
-_ENTITIES = tuple(_VALID_ACTIONS)
 _NAME = re.compile(r"(?=.{1,63}\Z)[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.IGNORECASE)
 _URL_LENGTH = 2000
 _DESCRIPTION_LENGTH = 1000
 _SECRET_LENGTH = 1000
-
-
-class EventMessage(msgspec.Struct):
-    """What a webhook is told about. Either part may come as protobuf's number."""
-
-    entity: str | int = 0
-    action: str | int = 0
 
 
 class CreateWebhookRequest(Request):
@@ -179,42 +157,6 @@ def parse_status(status: str | int | None) -> str | None:
     return str(name)
 
 
-def parse_events(events: list[EventMessage]) -> list[str]:
-    """The events as `entity.action`, each once, in the order given."""
-    if not events:
-        raise invalid_parameter("Webhook events must be a non-empty list of WebhookEvent objects: [].")
-    return list(dict.fromkeys(map(parse_event, events)))
-
-
-def parse_event(event: EventMessage) -> str:
-    """An event as `entity.action`.
-
-    Raises:
-        MlflowError: there is no such event.
-    """
-    entity, action = _named(event.entity, _ENTITIES, "entity"), _named(event.action, _ACTIONS, "action")
-    if action not in _VALID_ACTIONS[entity]:
-        valid = [name.lower() for name in _VALID_ACTIONS[entity]]
-        raise invalid_parameter(
-            f"Invalid action '{action.lower()}' for entity '{entity.lower()}'. Valid actions are: {valid}"
-        )
-    return f"{entity}.{action}".lower()
-
-
-def _named(value: str | int, names: tuple[str, ...], what: str) -> str:
-    if isinstance(value, int):
-        value = names[value] if 0 <= value < len(names) else ""
-    if value not in names:
-        raise invalid_parameter(f"Invalid {what} of a webhook event. Valid values are {list(names[1:])}.")
-    return value
-
-
-def event_message(event: str) -> EventMessage:
-    """`entity.action` as clients read it."""
-    entity, _, action = event.upper().partition(".")
-    return EventMessage(entity, action)
-
-
 # --- deliveries -----------------------------------------------------------------------------
 
 
@@ -238,55 +180,3 @@ def delivery_headers(body: str, *, delivery_id: str, secret: str | None, now_ms:
         digest = hmac.new(secret.encode(), signed, hashlib.sha256).digest()
         headers[SIGNATURE_HEADER] = f"{_SIGNATURE_VERSION},{base64.b64encode(digest).decode()}"
     return headers
-
-
-def example_data(event: str) -> dict[str, Any]:
-    """MLflow's own example of what an event tells."""
-    return dict(_EXAMPLES[event])
-
-
-_MODEL, _PROMPT, _VERSION = {"name": "example_model"}, {"name": "example_prompt"}, {"version": "1"}
-_KEY, _VALUE = {"key": "example_key"}, {"value": "example_value"}
-_ALIAS = {"alias": "example_alias"}
-_TAGS = {"tags": {"example_key": "example_value"}}
-_EXAMPLES: dict[str, dict[str, Any]] = {
-    "registered_model.created": {**_MODEL, **_TAGS, "description": "An example registered model"},
-    "model_version.created": {
-        **_MODEL,
-        **_VERSION,
-        "source": "models:/123",
-        "run_id": "abcd1234abcd5678",
-        **_TAGS,
-        "description": "An example model version",
-    },
-    "model_version_tag.set": {**_MODEL, **_VERSION, **_KEY, **_VALUE},
-    "model_version_tag.deleted": {**_MODEL, **_VERSION, **_KEY},
-    "model_version_alias.created": {**_MODEL, **_ALIAS, **_VERSION},
-    "model_version_alias.deleted": {**_MODEL, **_ALIAS},
-    "prompt.created": {**_PROMPT, **_TAGS, "description": "An example prompt"},
-    "prompt_version.created": {
-        **_PROMPT,
-        **_VERSION,
-        "template": "Hello {{name}}!",
-        **_TAGS,
-        "description": "An example prompt version",
-    },
-    "prompt_tag.set": {**_PROMPT, **_KEY, **_VALUE},
-    "prompt_tag.deleted": {**_PROMPT, **_KEY},
-    "prompt_version_tag.set": {**_PROMPT, **_VERSION, **_KEY, **_VALUE},
-    "prompt_version_tag.deleted": {**_PROMPT, **_VERSION, **_KEY},
-    "prompt_alias.created": {**_PROMPT, **_ALIAS, **_VERSION},
-    "prompt_alias.deleted": {**_PROMPT, **_ALIAS},
-    "budget_policy.exceeded": {
-        "budget_policy_id": "bp-abc123",
-        "budget_unit": "USD",
-        "budget_amount": 100.0,
-        "current_spend": 105.50,
-        "duration_unit": "MONTHS",
-        "duration_value": 1,
-        "target_scope": "ENDPOINT",
-        "workspace": "default",
-        "target_value": "ep-abc123",
-        "window_start": 1704067200000,
-    },
-}

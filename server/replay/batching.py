@@ -7,8 +7,10 @@ something follows that cannot join it, or when a `drain` asks. It never reorders
 
 from dataclasses import dataclass
 
-from server.domain.operations import LogParam, SetTag
+from server.domain.operations import DeliverOverflow, LogParam, SetTag
+from server.domain.workspace_limits import WorkspaceLimit
 from server.journal.contents import Contents, EntryRow, PointRow
+from server.journal.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,20 @@ class BatchLimits:
     rows_per_metric: int = 250
     params: int = 100
     tags: int = 100
+
+    def within(self, learned: Limits) -> "BatchLimits":
+        """These limits, or those that the workspace was seen to have where they are lower."""
+        return BatchLimits(
+            rows=_lower(self.rows, learned.get(WorkspaceLimit.CALL_ROWS)),
+            rows_per_metric=_lower(self.rows_per_metric, learned.get(WorkspaceLimit.CALL_ROWS_PER_METRIC)),
+            params=_lower(self.params, learned.get(WorkspaceLimit.CALL_PARAMS)),
+            tags=_lower(self.tags, learned.get(WorkspaceLimit.CALL_TAGS)),
+        )
+
+
+def _lower(ours: int, learned: int | None) -> int:
+    """The lower limit; one row always goes, to be refused if it must."""
+    return ours if learned is None else max(min(ours, learned), 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +62,11 @@ class Blocked:
 Choice = Close | WaitForCompany | Blocked | None
 
 
+def _gathers(row: EntryRow | PointRow) -> bool:
+    """Whether what an entry stands for may still grow: an overflow file that none has followed yet."""
+    return isinstance(row, EntryRow) and isinstance(row.operation, DeliverOverflow)
+
+
 def is_loggable(entry: EntryRow) -> bool:
     """Whether an entry can share a `log-batch` with others."""
     return isinstance(entry.operation, LogParam | SetTag)
@@ -71,7 +92,9 @@ def choose_batch(
     first = rows[0]
     if first.position in unmet:
         return Blocked(tuple(unmet[first.position]))
-    if isinstance(first, EntryRow) and not is_loggable(first):
+    if first.fault is not None or (isinstance(first, EntryRow) and not is_loggable(first)):
+        if _gathers(first) and first.position == end_of_lane and first.accepted_at_ms + company_ms > now_ms:
+            return WaitForCompany(first.accepted_at_ms + company_ms)
         return Close(first.position, first.position)
     last, is_closed = _fill(rows, unmet, limits)
     if last == end_of_lane and not is_closed and first.accepted_at_ms + company_ms > now_ms:
@@ -87,7 +110,7 @@ def _fill(
     per_metric: dict[str, int] = {}
     last = rows[0].position
     for count, row in enumerate(rows):
-        if count == limits.rows or row.position in unmet:
+        if count == limits.rows or row.position in unmet or row.fault is not None:
             return last, True
         if isinstance(row, PointRow):
             per_metric[row.key] = per_metric.get(row.key, 0) + 1

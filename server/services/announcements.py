@@ -1,21 +1,17 @@
 """Telling webhooks what happens in the registry.
 
-Each function puts a row into the outbox of every webhook that listens, inside of the transaction
-that makes the change: both are committed or neither. Without webhooks it costs one look-up.
+Each function turns a change into MLflow's event about it, inside of the transaction that makes the change.
+Without webhooks it costs one look-up.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-import structlog
-
 from server.database.engine import Transaction
 from server.protocol.registry import PROMPT_TAG, ModelVersionMessage, says_prompt
-from server.protocol.webhooks import delivery_body
 from server.store import registry, webhooks
+from server.store.announcements import announce
 from server.store.registry import RegisteredModel
-
-log = structlog.get_logger(__name__)
 
 _PROMPT_TYPE_TAG = "_mlflow_prompt_type"
 _PROMPT_TEXT_TAG = "mlflow.prompt.text"
@@ -28,7 +24,7 @@ def announce_model(
     event = "registered_model.created"
     if says_prompt(dict(tags)):
         event, tags = "prompt.created", _without_marks(tags)
-    _announce(transaction, event, {"name": name, "tags": dict(tags), "description": description or ""})
+    announce(transaction, event, {"name": name, "tags": dict(tags), "description": description or ""})
 
 
 def announce_version(transaction: Transaction, version: ModelVersionMessage, tags: Mapping[str, str]) -> None:
@@ -41,7 +37,7 @@ def announce_version(transaction: Transaction, version: ModelVersionMessage, tag
     else:
         event = "model_version.created"
         data |= {"source": version.source, "run_id": version.run_id or None, "tags": dict(tags)}
-    _announce(transaction, event, data | {"description": version.description or None})
+    announce(transaction, event, data | {"description": version.description or None})
 
 
 def announce_model_tag(transaction: Transaction, model: RegisteredModel, key: str, value: str | None) -> None:
@@ -79,19 +75,9 @@ def _announce_change(
     action: str = "set",
 ) -> None:
     if value is None:
-        _announce(transaction, f"{entity}.deleted", data)
+        announce(transaction, f"{entity}.deleted", data)
     else:
-        _announce(transaction, f"{entity}.{action}", {**data, field: value})
-
-
-def _announce(transaction: Transaction, event: str, data: Mapping[str, Any]) -> None:
-    listeners = webhooks.list_listeners(transaction, event)
-    if not listeners:
-        return
-    body = delivery_body(event, data, transaction.now_ms)
-    full = webhooks.enqueue(transaction, listeners, event, body)
-    if full:
-        log.error("webhook_outbox_full", webhooks=full, about=event)
+        announce(transaction, f"{entity}.{action}", {**data, field: value})
 
 
 def _is_prompt(transaction: Transaction, model: RegisteredModel) -> bool:

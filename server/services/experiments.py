@@ -8,8 +8,10 @@ from server.domain.entities import Experiment, LifecycleStage, Page, ViewType
 from server.domain.errors import already_exists, does_not_exist, invalid_parameter
 from server.domain.names import upstream_experiment_name
 from server.domain.operations import CreateExperiment, DeleteExperiment, RestoreExperiment, SetExperimentTag
-from server.journal.entries import append_entry
-from server.journal.lanes import LaneKind, list_pending_lanes, open_lane
+from server.domain.origins import Origin
+from server.journal.barriers import ALL_RUNS_SETTLED
+from server.journal.entries import Awaited, append_entry
+from server.journal.lanes import LaneKind, open_lane
 from server.protocol import limits, paging
 from server.protocol import search as grammar
 from server.protocol.artifacts import checked_folder
@@ -18,9 +20,11 @@ from server.services.identity import (
     get_experiment,
     require_active_experiment,
 )
-from server.store import experiments, runs, search
+from server.services.resends import Create, CreateKind, Made, Resends
+from server.store import experiments, search
 
 DEFAULT_NAME = "Default"
+_SUBJECT = "experiment "
 _DEFAULT_PAGE = 1000
 _LARGEST_PAGE = 50_000
 
@@ -28,16 +32,17 @@ _LARGEST_PAGE = 50_000
 class Experiments:
     """What can be done with experiments."""
 
-    def __init__(self, *, database: Database, writer: Writer) -> None:
+    def __init__(self, *, database: Database, writer: Writer, resends: Resends) -> None:
         self._database = database
         self._writer = writer
+        self._resends = resends
 
     async def create(
         self,
         name: str | None,
         artifact_location: str | None,
         tags: Sequence[tuple[str, str]],
-        principal: str | None,
+        origin: Origin,
     ) -> int:
         """Make an experiment; its id.
 
@@ -49,7 +54,9 @@ class Experiments:
         for key, value in tags:
             _check_tag(key, value)
 
-        def apply(transaction: Transaction) -> int:
+        principal = origin.principal
+
+        def make(transaction: Transaction) -> Made[int]:
             if experiments.find_id_by_name(transaction, checked) is not None:
                 raise already_exists(f"Experiment '{checked}' already exists.")
             experiment_id = add_experiment(
@@ -62,9 +69,13 @@ class Experiments:
                 append_entry(
                     transaction, lane_id, SetExperimentTag(experiment_id, key, value), principal=principal
                 )
-            return experiment_id
+            return Made(experiment_id, f"{_SUBJECT}{experiment_id}")
 
-        return await self._writer.commit(Work(apply, alone=True))
+        def repeat(_: Transaction, subject: str) -> int:
+            return int(subject.removeprefix(_SUBJECT))
+
+        create = Create(CreateKind.EXPERIMENT, make, repeat, alone=True)
+        return await self._resends.commit(create, origin)
 
     async def get(self, experiment_id: str) -> Experiment:
         """One experiment, deleted or not."""
@@ -120,7 +131,7 @@ class Experiments:
         await self._writer.commit(Work(apply, alone=True))
 
     async def delete(self, experiment_id: str, principal: str | None) -> None:
-        """Delete softly, with all active runs."""
+        """Delete softly, with all active runs, however many they are."""
 
         def apply(transaction: Transaction) -> None:
             experiment = get_experiment(transaction, experiment_id)
@@ -128,18 +139,7 @@ class Experiments:
                 raise does_not_exist(f"No Experiment with id={experiment_id} exists")
             own_id = experiment.experiment_id
             experiments.set_lifecycle_stage(transaction, own_id, LifecycleStage.DELETED)
-            active = runs.list_lanes_of_experiment(transaction, own_id, LifecycleStage.ACTIVE)
-            runs.set_lifecycle_stage(
-                transaction, [row[0] for row in active], LifecycleStage.DELETED, transaction.now_ms
-            )
-            every_lane = [lane for row in active for lane in row[1:]]
-            _append_if_announced(
-                transaction,
-                own_id,
-                DeleteExperiment(own_id),
-                principal,
-                list_pending_lanes(transaction, every_lane),
-            )
+            _append_if_announced(transaction, own_id, DeleteExperiment(own_id), principal, [ALL_RUNS_SETTLED])
 
         await self._writer.commit(Work(apply, alone=True))
 
@@ -151,11 +151,7 @@ class Experiments:
             if experiment.lifecycle_stage is LifecycleStage.ACTIVE:
                 raise does_not_exist(f"No Experiment with id={experiment_id} exists")
             own_id = experiment.experiment_id
-            deleted = runs.list_lanes_of_experiment(
-                transaction, own_id, LifecycleStage.DELETED, experiment.last_update_time_ms
-            )
             experiments.set_lifecycle_stage(transaction, own_id, LifecycleStage.ACTIVE)
-            runs.set_lifecycle_stage(transaction, [row[0] for row in deleted], LifecycleStage.ACTIVE, None)
             _append_if_announced(transaction, own_id, RestoreExperiment(own_id), principal, [])
 
         await self._writer.commit(Work(apply, alone=True))
@@ -229,11 +225,11 @@ def _append_if_announced(
     experiment_id: int,
     operation: DeleteExperiment | RestoreExperiment,
     principal: str | None,
-    awaits_end_of: Sequence[int],
+    awaits: Sequence[Awaited],
 ) -> None:
     lane_id = experiments.lane_of(transaction, experiment_id)
     if _is_announced(transaction, lane_id):
-        append_entry(transaction, lane_id, operation, principal=principal, awaits_end_of=awaits_end_of)
+        append_entry(transaction, lane_id, operation, principal=principal, awaits=awaits)
 
 
 def _free_upstream_name(transaction: Transaction, name: str) -> str:

@@ -134,7 +134,7 @@ class KeyAuthenticator:
             await self._writer.commit(
                 Work(lambda transaction: api_keys.touch(transaction, key_id)), background=True
             )
-        return Principal(key.name, key.role)
+        return Principal(key.name, key.role, key_id=key.key_id)
 
 
 class OpenAuthenticator:

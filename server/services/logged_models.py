@@ -12,6 +12,7 @@ from server.database.engine import Database, Transaction
 from server.domain.entities import LifecycleStage
 from server.domain.errors import does_not_exist, invalid_parameter
 from server.domain.names import make_run_name
+from server.domain.origins import Origin
 from server.journal.lanes import lock_lanes
 from server.protocol import limits, paging
 from server.protocol import logged_models as messages
@@ -20,6 +21,7 @@ from server.protocol.experiments import TagMessage
 from server.protocol.runs import MetricAnswer, ParamMessage, RunTagMessage, parse_param, parse_tag
 from server.protocol.search import LoggedModelOrderBy
 from server.services.identity import get_experiment, require_active_experiment, resolve_experiment_id
+from server.services.resends import DEDUPED, DEDUPED_TAG, Create, CreateKind, Made, Resends
 from server.store import logged_models, runs, search
 from server.store.logged_models import LoggedModel, ModelMetric
 
@@ -30,14 +32,18 @@ _LARGEST_PAGE = 50_000
 class LoggedModels:
     """What can be done with logged models."""
 
-    def __init__(self, *, database: Database, writer: Writer) -> None:
+    def __init__(self, *, database: Database, writer: Writer, resends: Resends) -> None:
         self._database = database
         self._writer = writer
+        self._resends = resends
 
     async def create(
-        self, request: messages.CreateLoggedModelRequest, principal: str | None
+        self, request: messages.CreateLoggedModelRequest, origin: Origin
     ) -> messages.LoggedModelMessage:
-        """Make a logged model, waiting for its files."""
+        """Make a logged model, waiting for its files.
+
+        A client that asks again because it missed the answer is given the one it made.
+        """
         name = messages.parse_name(request.name) or make_run_name()
         params = _parse_params(request.params)
         tags = _parse_tags(request.tags)
@@ -45,12 +51,18 @@ class LoggedModels:
             limits.check_length(field, limits.ENTITY_KEY, getattr(request, field))
             limits.check_text(field, getattr(request, field) or "")
 
-        def apply(transaction: Transaction) -> messages.LoggedModelMessage:
+        def make(transaction: Transaction) -> Made[messages.LoggedModelMessage]:
             model = _new_model(transaction, request, name)
-            model_pk = logged_models.insert(transaction, model, params=params, tags=tags, principal=principal)
-            return load_logged_models(transaction, logged_models.get_many(transaction, [model_pk]))[0]
+            model_pk = logged_models.insert(
+                transaction, model, params=params, tags=tags, principal=origin.principal
+            )
+            made = load_logged_models(transaction, logged_models.get_many(transaction, [model_pk]))[0]
+            return Made(made, model.model_id)
 
-        return await self._writer.commit(Work(apply, rows=1 + len(params) + len(tags)))
+        rows = 2 + len(params) + len(tags)
+        return await self._resends.commit(
+            Create(CreateKind.LOGGED_MODEL, make, _repeat_model, rows=rows), origin
+        )
 
     async def get(self, model_id: str, *, allow_deleted: bool = False) -> messages.LoggedModelMessage:
         """One logged model with its params, tags and latest metrics."""
@@ -243,6 +255,15 @@ def _new_model(
         last_updated_timestamp_ms=transaction.now_ms,
         upstream_folder=folder,
     )
+
+
+def _repeat_model(transaction: Transaction, model_id: str) -> messages.LoggedModelMessage | None:
+    """The logged model that an earlier create made, tagged as asked for again."""
+    model = logged_models.find_made(transaction, model_id)
+    if model is None:
+        return None
+    logged_models.set_tags(transaction, model.model_pk, {DEDUPED_TAG: DEDUPED})
+    return load_logged_models(transaction, [model])[0]
 
 
 def _source_run(

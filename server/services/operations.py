@@ -1,21 +1,23 @@
 """What an operator asks: how far delivery is, what is set aside, and whether a run is the same there."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Protocol
 
 from server import __version__
+from server.commit.bounds import BacklogBound
 from server.database.engine import Database, Transaction
 from server.domain.clock import Clock
-from server.journal.backlog import Backlog, measure_backlog
-from server.journal.barriers import list_unmet_barriers
-from server.journal.leases import Lane, read_lane
+from server.domain.fullness import fullness_of
+from server.journal.backlog import measure_backlog
+from server.journal.parked import count_by_reason
 from server.protocol import operations as messages
+from server.services import generations
+from server.services.blocking import blocked_by
 from server.services.identity import get_run
 from server.services.sources import get_registered_model
+from server.spool.spool import Spool
 from server.store import runs, upstream_ids
 
-_BATCH_OVERHEAD_BYTES = 64
 _DRAIN_LOOK_SECONDS = 0.2
 
 
@@ -66,19 +68,27 @@ class Operations:
         *,
         database: Database,
         clock: Clock,
-        spool_bytes: Callable[[], int],
+        spool: Spool,
+        backlog: BacklogBound,
         workspace: WorkspaceView | None,
         replay: Flushing | None,
     ) -> None:
         self._database = database
         self._clock = clock
-        self._spool_bytes = spool_bytes
+        self._spool = spool
+        self._backlog = backlog
         self._workspace = workspace
         self._replay = replay
 
     async def status(self) -> messages.StatusAnswer:
         """The whole installation in figures."""
-        backlog, pending_bytes = await self._database.read(_measure)
+        backlog, parked_by_reason, generation = await self._database.read(
+            lambda transaction: (
+                measure_backlog(transaction),
+                count_by_reason(transaction),
+                generations.read_state(transaction),
+            )
+        )
         lag = 0.0 if backlog.oldest_ms is None else max(self._clock.now_ms() - backlog.oldest_ms, 0) / 1000
         view = self._workspace
         return messages.StatusAnswer(
@@ -86,9 +96,15 @@ class Operations:
             uncertain=backlog.uncertain,
             parked=backlog.parked,
             overflow=backlog.overflow,
+            dropped=backlog.dropped,
             lag_seconds=lag,
-            pending_bytes=pending_bytes,
-            spool_bytes=self._spool_bytes(),
+            pending_bytes=backlog.undelivered_bytes,
+            pending_limit_bytes=self._backlog.limit_bytes,
+            pending_fullness=fullness_of(backlog.undelivered_bytes, self._backlog.limit_bytes).value,
+            spool_bytes=self._spool.used_bytes,
+            spool_limit_bytes=self._spool.max_bytes,
+            spool_fullness=self._spool.fullness.value,
+            parked_by_reason=parked_by_reason,
             workspace=messages.WorkspaceStatus(
                 configured=view is not None,
                 reachable=None if view is None else view.is_reachable,
@@ -97,6 +113,8 @@ class Operations:
             ),
             token=None if view is None else view.token(),
             version=__version__,
+            generation=generation.generation,
+            being_read_back=generation.being_read_back,
         )
 
     async def run_status(self, run_id: str) -> messages.RunStatusAnswer:
@@ -107,7 +125,7 @@ class Operations:
             lanes = runs.find_lanes(transaction, info.run_id)
             ids = upstream_ids.find_run(transaction, info.run_pk)
             assert lanes is not None
-            backlog = measure_backlog(transaction, [lanes.data_lane, lanes.artifact_lane])
+            backlog = measure_backlog(transaction, lanes.all_lanes)
             upstream_id = None if ids is None else ids.upstream_id
             studio = None
             if upstream_id is not None and self._workspace is not None:
@@ -119,7 +137,8 @@ class Operations:
                 uncertain=backlog.uncertain,
                 parked=backlog.parked,
                 overflow=backlog.overflow,
-                blocked_by=_blocked_by(transaction, [lanes.data_lane, lanes.artifact_lane]),
+                dropped=backlog.dropped,
+                blocked_by=blocked_by(transaction, lanes.all_lanes),
                 studio_url=studio,
             )
 
@@ -139,22 +158,9 @@ class Operations:
                 uncertain=backlog.uncertain,
                 parked=backlog.parked,
                 overflow=backlog.overflow,
+                dropped=backlog.dropped,
                 versions=[messages.VersionStatusMessage(str(here), there) for here, there in versions],
             )
-
-        return await self._database.read(look)
-
-    async def list_parked(self) -> messages.ParkedAnswer:
-        """Everything that was set aside and not decided on."""
-
-        def look(transaction: Transaction) -> messages.ParkedAnswer:
-            rows = transaction.rows(
-                "SELECT parked.parked_id, runs.run_id, parked.kind, parked.reason, parked.message,"
-                " parked.parked_at_ms, parked.decision FROM parked LEFT JOIN runs ON runs.run_pk ="
-                " parked.run_pk"
-                " WHERE parked.decision IS NULL ORDER BY parked.parked_id LIMIT 1000"
-            )
-            return messages.ParkedAnswer([messages.ParkedMessage(*row) for row in rows])
 
         return await self._database.read(look)
 
@@ -173,34 +179,3 @@ class Operations:
         finally:
             if self._replay is not None:
                 self._replay.end_flush()
-
-
-def _measure(transaction: Transaction) -> tuple[Backlog, int]:
-    entries = transaction.rows(
-        f"SELECT coalesce(sum(length(payload) + {_BATCH_OVERHEAD_BYTES}), 0) FROM journal_entries"
-    )[0][0]
-    backlog = measure_backlog(transaction)
-    return backlog, int(entries) + _BATCH_OVERHEAD_BYTES * backlog.pending
-
-
-def _blocked_by(transaction: Transaction, lane_ids: list[int]) -> str | None:
-    """What a run's next entry waits for, in words."""
-    for lane_id in lane_ids:
-        settled = transaction.rows("SELECT settled_position FROM lanes WHERE lane_id = ?", (lane_id,))[0][0]
-        unmet = list_unmet_barriers(transaction, lane_id, settled + 1, settled + 1)
-        for awaited in unmet.get(settled + 1, []):
-            lane = read_lane(transaction, awaited)
-            failure = transaction.rows("SELECT last_failure FROM lanes WHERE lane_id = ?", (awaited,))[0][0]
-            words = f"{lane.kind.value} {_subject_name(transaction, lane)}"
-            return f"{words} ({failure})" if failure else words
-    return None
-
-
-def _subject_name(transaction: Transaction, lane: Lane) -> str:
-    if lane.kind.value.startswith("run"):
-        ids = upstream_ids.find_run(transaction, lane.subject_id)
-        return ids.run_id if ids else str(lane.subject_id)
-    if lane.kind.value == "experiment":
-        experiment = upstream_ids.find_experiment(transaction, lane.subject_id)
-        return experiment.upstream_name if experiment else str(lane.subject_id)
-    return upstream_ids.find_model_name(transaction, lane.subject_id) or str(lane.subject_id)

@@ -6,6 +6,7 @@ of whole models stay here, and so does everything about prompts, which MLflow ke
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
+from uuid import uuid4
 
 from server.commit.writer import Work, Writer
 from server.database.engine import Database, Transaction
@@ -25,13 +26,15 @@ from server.domain.operations import (
     UpdateModelVersion,
     UpdateRegisteredModel,
 )
+from server.domain.origins import Origin
 from server.journal.entries import Awaited, append_entry
 from server.journal.lanes import LaneKind, is_settled, list_pending_lanes, open_lane
 from server.protocol import limits, paging
 from server.protocol import registry as messages
 from server.protocol import search as grammar
-from server.protocol.experiments import TagMessage
 from server.services import announcements
+from server.services.registry_messages import load_models, load_versions
+from server.services.resends import DEDUPED, DEDUPED_TAG, Create, CreateKind, Made, Resends
 from server.services.sources import (
     Source,
     check_prompt_source,
@@ -47,6 +50,7 @@ T = TypeVar("T")
 ReadVersion = Callable[[Transaction, RegisteredModel], ModelVersion]
 ChangeVersion = Callable[[Transaction, RegisteredModel, ModelVersion], None]
 
+_MODEL_SUBJECT = "registered model "
 _READY = "READY"
 _ARCHIVED = "Archived"
 _CREATE_POSITION = 1
@@ -61,14 +65,15 @@ _VERSIONS_LARGEST_PAGE = 200_000
 class Registry:
     """What can be done with registered models and their versions."""
 
-    def __init__(self, *, database: Database, writer: Writer) -> None:
+    def __init__(self, *, database: Database, writer: Writer, resends: Resends) -> None:
         self._database = database
         self._writer = writer
+        self._resends = resends
 
     # --- registered models ---
 
     async def create_model(
-        self, request: messages.CreateRegisteredModelRequest, principal: str | None
+        self, request: messages.CreateRegisteredModelRequest, origin: Origin
     ) -> messages.RegisteredModelMessage:
         """Make a registered model, or a prompt.
 
@@ -79,7 +84,7 @@ class Registry:
         tags = messages.parse_tags(request.tags)
         _check_description(request.description)
 
-        def apply(transaction: Transaction) -> messages.RegisteredModelMessage:
+        def make(transaction: Transaction) -> Made[messages.RegisteredModelMessage]:
             _refuse_taken_name(transaction, name, is_prompt=messages.says_prompt(tags))
             upstream_name = _free_upstream_name(transaction, name)
             lane_id = open_lane(transaction, LaneKind.REGISTERED_MODEL, 0)
@@ -88,17 +93,19 @@ class Registry:
                 name=name,
                 upstream_name=upstream_name,
                 description=request.description,
-                principal=principal,
+                principal=origin.principal,
                 lane_id=lane_id,
             )
             registry.set_tags(transaction, model_pk, tags)
             if not messages.says_prompt(tags):
                 operation = CreateRegisteredModel(upstream_name, request.description, tags)
-                append_entry(transaction, lane_id, operation, principal=principal)
+                append_entry(transaction, lane_id, operation, principal=origin.principal)
             announcements.announce_model(transaction, name, tags, request.description)
-            return load_models(transaction, [model_pk])[0]
+            return Made(load_models(transaction, [model_pk])[0], f"{_MODEL_SUBJECT}{model_pk}")
 
-        return await self._writer.commit(Work(apply, alone=True))
+        return await self._resends.commit(
+            Create(CreateKind.REGISTERED_MODEL, make, _repeat_model, alone=True), origin
+        )
 
     async def rename_model(self, name: str, new_name: str) -> messages.RegisteredModelMessage:
         """Rename here; the workspace cannot rename, so the name there stays as it was."""
@@ -169,7 +176,7 @@ class Registry:
             model = get_registered_model(transaction, name)
             wanted = {messages.parse_stage(stage) for stage in stages} or set(messages.STAGES)
             latest = registry.list_latest(transaction, [model.model_pk])
-            return _load_versions(transaction, [item for item in latest if item.current_stage in wanted])
+            return load_versions(transaction, [item for item in latest if item.current_stage in wanted])
 
         return await self._database.read(find)
 
@@ -224,9 +231,11 @@ class Registry:
     # --- versions ---
 
     async def create_version(
-        self, request: messages.CreateVersionRequest, principal: str | None
+        self, request: messages.CreateVersionRequest, origin: Origin
     ) -> messages.ModelVersionMessage:
         """Make the next version of a registered model.
+
+        A client that asks again because it missed the answer is given the version it made.
 
         Raises:
             MlflowError: there is no such model, or the source is not allowed.
@@ -237,17 +246,22 @@ class Registry:
             limits.check_length(field, limits.ARTIFACT_LOCATION, getattr(request, field))
             limits.check_text(field, getattr(request, field) or "")
 
-        def change(transaction: Transaction, model: RegisteredModel) -> messages.ModelVersionMessage:
+        def make(transaction: Transaction) -> Made[messages.ModelVersionMessage]:
+            model = get_registered_model(transaction, request.name)
             source = _source_of(transaction, request, is_prompt=messages.says_prompt(tags))
-            version = _new_version(transaction, model, source, request, principal)
-            registry.insert_version(transaction, version, tags, principal=principal)
+            version = _new_version(transaction, model, source, request, origin.principal)
+            registry.insert_version(transaction, version, tags, principal=origin.principal)
             if not messages.says_prompt(tags):
-                _deliver_version(transaction, model, version, source, tags, principal)
-            made = _load_versions(transaction, [version])[0]
+                _deliver_version(transaction, model, version, source, tags, origin.principal)
+            made = load_versions(transaction, [version])[0]
             announcements.announce_version(transaction, made, tags)
-            return made
+            return Made(made, registry.version_subject(model.model_pk, version.version))
 
-        return await self._change_model(request.name, change)
+        def repeat(transaction: Transaction, subject: str) -> messages.ModelVersionMessage | None:
+            return _repeat_version(transaction, subject, origin.principal)
+
+        create = Create(CreateKind.MODEL_VERSION, make, repeat, rows=2 + len(tags))
+        return await self._resends.commit(create, origin)
 
     async def update_version(
         self, name: str, version: str, description: str | None, principal: str | None
@@ -324,7 +338,7 @@ class Registry:
             keys, has_more = search.find_model_versions(
                 transaction.connection, filters=filters, order=order, offset=offset, limit=limit
             )
-            found = _load_versions(transaction, registry.get_versions(transaction, keys))
+            found = load_versions(transaction, registry.get_versions(transaction, keys))
             return found, paging.encode_offset(offset + limit) if has_more else None
 
         return await self._database.read(find)
@@ -365,7 +379,7 @@ class Registry:
     async def _read_version(self, name: str, read: ReadVersion) -> messages.ModelVersionMessage:
         def find(transaction: Transaction) -> messages.ModelVersionMessage:
             model = get_registered_model(transaction, name)
-            return _load_versions(transaction, [read(transaction, model)])[0]
+            return load_versions(transaction, [read(transaction, model)])[0]
 
         return await self._database.read(find)
 
@@ -375,7 +389,7 @@ class Registry:
         def apply(transaction: Transaction, model: RegisteredModel) -> messages.ModelVersionMessage:
             found = get_version(transaction, model, version)
             change(transaction, model, found)
-            return _load_versions(transaction, [get_version(transaction, model, str(found.version))])[0]
+            return load_versions(transaction, [get_version(transaction, model, str(found.version))])[0]
 
         return await self._change_model(name, apply)
 
@@ -441,6 +455,7 @@ def _deliver_version(
         source.location,
         version.description,
         dict(tags),
+        uid=uuid4().hex,
     )
     _deliver(transaction, model, operation, principal, awaits=awaits, awaits_end_of=ends)
 
@@ -472,6 +487,28 @@ def _free_upstream_name(transaction: Transaction, name: str) -> str:
         candidate = f"{wanted}-{number}"
         number += 1
     return candidate
+
+
+def _repeat_model(transaction: Transaction, subject: str) -> messages.RegisteredModelMessage | None:
+    """The registered model that an earlier create made, as it is now; None when it is deleted."""
+    found = load_models(transaction, [int(subject.removeprefix(_MODEL_SUBJECT))])
+    return found[0] if found else None
+
+
+def _repeat_version(
+    transaction: Transaction, subject: str, principal: str | None
+) -> messages.ModelVersionMessage | None:
+    """The version that an earlier create made, tagged as asked for again; None when it is deleted."""
+    key = registry.version_key(subject)
+    models = registry.get_many(transaction, [key[0]])
+    versions = registry.get_versions(transaction, [key])
+    if not models or not versions:
+        return None
+    if DEDUPED_TAG not in dict(registry.list_version_tags(transaction, [key]).get(key, [])):
+        registry.set_version_tags(transaction, key, {DEDUPED_TAG: DEDUPED})
+        operation = SetModelVersionTag(key[1], DEDUPED_TAG, DEDUPED)
+        _deliver(transaction, models[0], operation, principal, of=versions[0])
+    return load_versions(transaction, versions)[0]
 
 
 def _source_of(
@@ -517,63 +554,3 @@ def _check_new_name(name: str) -> str:
 def _check_description(description: str | None) -> None:
     limits.check_length("description", _DESCRIPTION_LENGTH, description)
     limits.check_text("description", description or "")
-
-
-# --- reading --------------------------------------------------------------------------------
-
-
-def load_models(transaction: Transaction, model_pks: Sequence[int]) -> list[messages.RegisteredModelMessage]:
-    """The registered models with all that is shown of them."""
-    models = registry.get_many(transaction, model_pks)
-    tags = registry.list_tags(transaction, model_pks)
-    aliases = registry.list_aliases(transaction, model_pks)
-    latest: dict[str, list[messages.ModelVersionMessage]] = {}
-    for version in _load_versions(transaction, registry.list_latest(transaction, model_pks)):
-        latest.setdefault(version.name, []).append(version)
-    return [
-        messages.RegisteredModelMessage(
-            model.name,
-            model.creation_timestamp_ms,
-            model.last_updated_timestamp_ms,
-            model.description,
-            latest.get(model.name, []),
-            [TagMessage(key, value) for key, value in tags.get(model.model_pk, ())],
-            [
-                messages.AliasMessage(alias, str(version))
-                for alias, version in aliases.get(model.model_pk, ())
-            ],
-        )
-        for model in models
-    ]
-
-
-def _load_versions(
-    transaction: Transaction, versions: Sequence[ModelVersion]
-) -> list[messages.ModelVersionMessage]:
-    model_pks = list(dict.fromkeys(version.model_pk for version in versions))
-    names = {model.model_pk: model.name for model in registry.get_many(transaction, model_pks)}
-    tags = registry.list_version_tags(transaction, [(item.model_pk, item.version) for item in versions])
-    aliases: dict[tuple[int, int], list[str]] = {}
-    for model_pk, pairs in registry.list_aliases(transaction, model_pks).items():
-        for alias, number in pairs:
-            aliases.setdefault((model_pk, number), []).append(alias)
-    return [
-        messages.ModelVersionMessage(
-            name=names[item.model_pk],
-            version=str(item.version),
-            creation_timestamp=item.creation_timestamp_ms,
-            last_updated_timestamp=item.last_updated_timestamp_ms,
-            current_stage=item.current_stage,
-            source=item.source,
-            status=item.status,
-            user_id=item.user_id,
-            description=item.description or "",
-            run_id=item.run_id or "",
-            status_message=item.status_message,
-            tags=[TagMessage(key, value) for key, value in tags.get((item.model_pk, item.version), ())],
-            run_link=item.run_link or "",
-            aliases=aliases.get((item.model_pk, item.version), []),
-            model_id=item.model_id,
-        )
-        for item in versions
-    ]

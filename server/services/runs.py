@@ -12,6 +12,7 @@ from server.domain.entities import LifecycleStage, RunInfo, RunStatus, ViewType
 from server.domain.errors import invalid_parameter
 from server.domain.names import make_run_name
 from server.domain.operations import CreateRun, DeleteRun, RestoreRun, SetTag, UpdateRun
+from server.domain.origins import Origin
 from server.journal.entries import Awaited, append_entry
 from server.journal.lanes import LaneKind, is_settled, open_lane
 from server.protocol import limits, paging
@@ -29,7 +30,9 @@ from server.services.identity import (
     require_active_run,
     resolve_experiment_id,
 )
+from server.services.resends import DEDUPED, DEDUPED_TAG, Create, CreateKind, Made, Resends
 from server.store import datasets, experiments, metrics, runs, search
+from server.store.announcements import announce_runs
 from server.store.runs import NewRun
 
 PARENT_RUN_TAG = "mlflow.parentRunId"
@@ -47,24 +50,36 @@ _STATUS_BY_NUMBER = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5
 class Runs:
     """What can be done with runs."""
 
-    def __init__(self, *, database: Database, writer: Writer) -> None:
+    def __init__(self, *, database: Database, writer: Writer, resends: Resends) -> None:
         self._database = database
         self._writer = writer
+        self._resends = resends
 
     # --- life ---
 
-    async def create(self, request: messages.CreateRunRequest, principal: str | None) -> messages.RunMessage:
-        """Make a run under an id of our own, which is also its id in the workspace."""
+    async def create(self, request: messages.CreateRunRequest, origin: Origin) -> messages.RunMessage:
+        """Make a run under an id of our own, which is also its id in the workspace.
+
+        A client that asks again because it missed the answer is given the run it made.
+        """
         tags = dict(
             messages.parse_tag_at_create(tag, f"tags[{index}].") for index, tag in enumerate(request.tags)
         )
         name = _run_name(request.run_name, tags)
         limits.check_int64("start_time", request.start_time)
 
-        def apply(transaction: Transaction) -> messages.RunMessage:
-            return _create_run(transaction, request, name, tags, principal)
+        def make(transaction: Transaction) -> Made[messages.RunMessage]:
+            run = _create_run(transaction, request, name, tags, origin.principal)
+            return Made(run, run.info.run_id)
 
-        return await self._writer.commit(Work(apply, rows=4 + len(tags)))
+        create = Create(
+            CreateKind.RUN,
+            make,
+            lambda transaction, run_id: _repeat_run(transaction, run_id, origin.principal),
+            tells_time=request.start_time is not None,
+            rows=5 + len(tags),
+        )
+        return await self._resends.commit(create, origin)
 
     async def get(self, run_id: str) -> messages.RunMessage:
         """One run with its latest metrics, params, tags, inputs and outputs."""
@@ -133,6 +148,10 @@ class Runs:
                 DeleteRun() if deleting else RestoreRun(),
                 principal=principal,
                 awaits_end_of=[lanes.artifact_lane] if deleting else [],
+            )
+            announce_runs(
+                transaction,
+                [("deleted" if deleting else "restored", get_run(transaction, lanes.run_id))],
             )
 
         await self._writer.commit(Work(apply))
@@ -209,12 +228,11 @@ class Runs:
             lanes = get_run_lanes(transaction, run_id)
             require_active_run(lanes)
             tags = dict(runs.list_tags(transaction, [lanes.run_pk]).get(lanes.run_pk, []))
-            value = json.dumps([*_logged_before(tags.get(LOG_MODEL_TAG)), model])
-            transaction.run(
-                "INSERT INTO tags (run_pk, key, value) VALUES (?, ?, ?)"
-                " ON CONFLICT (run_pk, key) DO UPDATE SET value = excluded.value",
-                (lanes.run_pk, LOG_MODEL_TAG, value),
-            )
+            history = _logged_before(tags.get(LOG_MODEL_TAG))
+            if model in history:
+                return  # asked again: the answer was lost
+            value = json.dumps([*history, model])
+            runs.set_tag(transaction, lanes.run_pk, LOG_MODEL_TAG, value)
             append_entry(transaction, lanes.data_lane, SetTag(LOG_MODEL_TAG, value), principal=principal)
 
         await self._writer.commit(Work(apply))
@@ -290,8 +308,23 @@ def _create_run(
         new.artifact_uri,
         LifecycleStage.ACTIVE,
     )
+    announce_runs(transaction, [("created", info)])
     data = messages.RunDataMessage(tags=[TagMessage(key, value) for key, value in all_tags.items()])
     return messages.RunMessage(messages.run_info_message(info), data, messages.RunInputsMessage())
+
+
+def _repeat_run(transaction: Transaction, run_id: str, principal: str | None) -> messages.RunMessage | None:
+    """The run that an earlier create made, as it is now, with a tag that says it was asked for again."""
+    found = runs.list_infos(transaction, list(runs.find_made(transaction, [run_id]).values()))
+    if not found:
+        return None
+    info = found[0]
+    tags = dict(runs.list_tags(transaction, [info.run_pk]).get(info.run_pk, []))
+    if DEDUPED_TAG not in tags and info.lifecycle_stage is LifecycleStage.ACTIVE:
+        runs.set_tag(transaction, info.run_pk, DEDUPED_TAG, DEDUPED)
+        lane_id = runs.data_lane_of(transaction, info.run_pk)
+        append_entry(transaction, lane_id, SetTag(DEDUPED_TAG, DEDUPED), principal=principal)
+    return load_runs(transaction, found)[0]
 
 
 def _append_create(transaction: Transaction, new: NewRun, data_lane: int) -> None:

@@ -17,13 +17,17 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import TypeVar
 
 import structlog
 
+from server.database.data_folder import flush_folder
+from server.domain import failpoints
+from server.domain.disk_failures import DiskFailure, disk_failure
 from server.domain.errors import ErrorCode, MlflowError, invalid_parameter
+from server.domain.fullness import Fullness, come_again, fullness_of, no_room
+from server.spool.holds import Hold, clear_abandoned
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -38,6 +42,8 @@ _NAME_BYTES = 20
 _SHARD = 2
 _THREADS = 4
 _RECOUNT_SECONDS = 5.0
+_COME_AGAIN_SECONDS = 30.0
+_NOTHING_KEPT = "nothing of this upload was kept"
 _CLOCK_SLACK_SECONDS = 1.0
 
 
@@ -69,9 +75,19 @@ class Spool:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @property
+    def folder(self) -> Path:
+        """Where all of it lies."""
+        return self._directory
+
+    @property
     def used_bytes(self) -> int:
         """What lies here, and what uploads under way have been promised."""
         return self._stored_bytes + self._claimed_bytes
+
+    @property
+    def fullness(self) -> Fullness:
+        """What is taken in now."""
+        return fullness_of(self.used_bytes, self.max_bytes)
 
     # --- in ---
 
@@ -81,8 +97,9 @@ class Spool:
         """Take in a whole upload. What is no larger than `inline_limit` stays in memory.
 
         Raises:
-            MlflowError: it does not fit (507; before anything is read when the size is known), or is not
-                as long as declared. Nothing is kept then, nor when `chunks` raises.
+            MlflowError: it does not fit (429 when it may later, 507 when not; before anything is read when
+                the size is known), the disk does not take it, or it is not as long as declared. Nothing is
+                kept then, nor when `chunks` raises.
         """
         start = b""
         if declared_size is None or declared_size <= inline_limit:
@@ -103,7 +120,7 @@ class Spool:
             file = await self._in_thread(lambda: _NewFile(self._directory))
             async for piece in _in_pieces(start, chunks):
                 if written + len(piece) > claimed:
-                    await self._claim(len(piece))
+                    await self._claim(len(piece), claimed)
                     claimed += len(piece)
                 await self._in_thread(file.write, piece)
                 written += len(piece)
@@ -116,23 +133,42 @@ class Spool:
             self._stored_bytes -= written
             if file is not None:
                 await asyncio.shield(self._in_thread(file.discard))
-            if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT):
-                raise _full("The disk is full") from error
+            failure = disk_failure(error) if isinstance(error, OSError) else None
+            if failure is DiskFailure.FULL:
+                raise _disk_full() from error
+            if failure is DiskFailure.BROKEN:
+                raise come_again(
+                    f"The server's disk does not take what is written; {_NOTHING_KEPT}. Try again.",
+                    seconds=_COME_AGAIN_SECONDS,
+                ) from error
             raise
         self._claimed_bytes -= claimed - written
         return Received(written, md5, None, file.name)
 
-    async def _claim(self, size: int) -> None:
-        """Set room aside, or refuse."""
+    async def _claim(self, size: int, already: int = 0) -> None:
+        """Set room aside, on top of what this upload has already, or refuse."""
         stale = time.monotonic() - self._counted_at > _RECOUNT_SECONDS
-        if stale and self.used_bytes + size > self.max_bytes:
+        if stale and self._refusal(size, already) is not None:
             await self.recount()
         free = await self._in_thread(lambda: shutil.disk_usage(self._directory).free)
-        if self.used_bytes + size > self.max_bytes:
-            raise _full(f"The artifact spool is full ({self.used_bytes} of {self.max_bytes} bytes)")
-        if free - self._claimed_bytes - size < _KEPT_FREE_BYTES:
-            raise _full("The disk is full")
+        refusal = self._refusal(size, already)
+        if refusal is None and free - self._claimed_bytes - size < _KEPT_FREE_BYTES:
+            refusal = _disk_full()
+        if refusal is not None:
+            raise refusal
         self._claimed_bytes += size
+
+    def _refusal(self, size: int, already: int) -> MlflowError | None:
+        """Why there is no room, if there is none. An upload that has begun may fill what is left."""
+        of_others = fullness_of(self.used_bytes - already, self.max_bytes)
+        if self.used_bytes + size <= self.max_bytes and (already or of_others is Fullness.HAS_ROOM):
+            return None
+        held = (
+            f"The artifact spool holds {self.used_bytes} of {self.max_bytes} bytes (MLPROXY_MAX_SPOOL_BYTES)"
+        )
+        if already + size > self.max_bytes or of_others is Fullness.HARD_FULL:
+            return no_room(f"{held} and has no room for this upload; {_NOTHING_KEPT}.")
+        return come_again(f"{held}; {_NOTHING_KEPT}. Try again.", seconds=_COME_AGAIN_SECONDS)
 
     # --- out ---
 
@@ -163,14 +199,16 @@ class Spool:
 
     def path_of(self, spool_name: str) -> Path:
         """Where a file lies."""
-        if not _NAME.fullmatch(spool_name):
-            raise ValueError(f"{spool_name!r} is not the name of a spooled file.")
-        return self._directory / spool_name[:_SHARD] / spool_name
+        return path_in(self._directory, spool_name)
 
     async def remove(self, spool_name: str) -> None:
         """Remove a file; one that is gone already is fine."""
         self._stored_bytes -= await self._in_thread(_remove, self.path_of(spool_name))
         self._stored_bytes = max(self._stored_bytes, 0)
+
+    def hold(self) -> Hold:
+        """An empty hold, to keep files readable that others may remove. To be released."""
+        return Hold(self._directory, self.path_of)
 
     # --- upkeep ---
 
@@ -183,6 +221,7 @@ class Spool:
         newest = self._started_at - _CLOCK_SLACK_SECONDS - grace_seconds
         known = frozenset(known_names)
         removed = await self._in_thread(lambda: _sweep(self._directory, known, newest))
+        await self._in_thread(clear_abandoned, self._directory)
         await self.recount()
         if removed:
             log.info("spool_swept", files=removed)
@@ -214,7 +253,7 @@ class _NewFile:
         self._lock = threading.Lock()
         if not self._folder.exists():
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            _flush_folder(directory)
+            flush_folder(directory)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor: int | None = os.open(self._path, flags, 0o600)
 
@@ -223,6 +262,7 @@ class _NewFile:
         with self._lock:
             if self._descriptor is None:
                 return
+            failpoints.reach("spool.write")
             self._hash.update(piece)
             view = memoryview(piece)
             while view:
@@ -234,11 +274,12 @@ class _NewFile:
             if self._descriptor is None:
                 raise ValueError("The file was discarded.")
             os.fsync(self._descriptor)
-            _flush_folder(self._folder)
+            flush_folder(self._folder)
             if os.fstat(self._descriptor).st_nlink == 0:
                 raise MlflowError(ErrorCode.TEMPORARILY_UNAVAILABLE, "The upload took too long. Try again.")
             os.close(self._descriptor)
             self._descriptor = None
+            failpoints.reach("spool.flushed")
             return self._hash.digest()
 
     def discard(self) -> None:
@@ -285,22 +326,29 @@ def _check_size(size: int, declared_size: int | None) -> None:
         raise invalid_parameter(f"The upload was cut off: {size} of {declared_size} bytes arrived.")
 
 
-def _full(reason: str) -> MlflowError:
-    return MlflowError(
-        ErrorCode.RESOURCE_EXHAUSTED, f"{reason}; nothing of this upload was kept.", status=507
-    )
+def _disk_full() -> MlflowError:
+    return no_room(f"The disk is full; {_NOTHING_KEPT}.")
 
 
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def path_in(directory: Path, spool_name: str) -> Path:
+    """Where a file lies in a spool's folder."""
+    if not _NAME.fullmatch(spool_name):
+        raise ValueError(f"{spool_name!r} is not the name of a spooled file.")
+    return directory / spool_name[:_SHARD] / spool_name
+
+
+def has_files(directory: Path) -> bool:
+    """Whether a folder is a spool that holds anything."""
+    return directory.is_dir() and bool(_files(directory))
+
+
+def list_shards(directory: Path) -> list[Path]:
+    """The folders that a spool's files are spread over."""
+    return [folder for folder in directory.iterdir() if len(folder.name) == _SHARD and folder.is_dir()]
 
 
 def _files(directory: Path) -> list[Path]:
-    return [path for folder in directory.iterdir() if folder.is_dir() for path in folder.iterdir()]
+    return [path for folder in list_shards(directory) for path in folder.iterdir()]
 
 
 def _size(path: Path) -> int:

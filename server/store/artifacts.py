@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.database.engine import Transaction
-from server.store.registry import DELETED_STAGE
+from server.store.registry import DELETED_STAGE, version_subject
 
 _AFTER_SLASH = "0"
 _FEWEST_ROWS = 8
@@ -17,7 +17,10 @@ _MOST_ROWS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class ArtifactFile:
-    """A file. Its bytes are in `content`, else in the spool, else in the workspace."""
+    """A file. Its bytes are in `content`, else in the spool, else in the workspace.
+
+    `md5` tells contents apart. Where the bytes never came by here, it is not their MD5 but stands for it.
+    """
 
     path: str
     size_bytes: int
@@ -25,6 +28,11 @@ class ArtifactFile:
     content: bytes | None
     spool_name: str | None
     upstream_path: str | None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the bytes can be read without the workspace."""
+        return self.content is not None or self.spool_name is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +101,27 @@ def find_model_folder(transaction: Transaction, model_id: str) -> ModelFolder | 
         "SELECT model_pk, artifact_uri, source_run_id, upstream_folder FROM logged_models WHERE model_id = ?",
         (model_id,),
     )
-    return ModelFolder(*rows[0]) if rows else None
+    if not rows:
+        return None
+    transaction.named.add(model_id)
+    return ModelFolder(*rows[0])
 
 
 def find_version_uri(transaction: Transaction, name: str, version: int) -> str | None:
     """Where the files of a model version are, in its own words."""
     rows = transaction.rows(
-        "SELECT COALESCE(model_versions.storage_location, model_versions.source) FROM registered_models"
+        "SELECT model_versions.model_pk, COALESCE(model_versions.storage_location, model_versions.source)"
+        " FROM registered_models"
         " JOIN model_versions ON model_versions.model_pk = registered_models.model_pk"
         " WHERE registered_models.name = ? AND model_versions.version = ?"
         " AND model_versions.current_stage <> ?",
         (name, version, DELETED_STAGE),
     )
-    return rows[0][0] if rows else None
+    if not rows:
+        return None
+    transaction.named.add(version_subject(rows[0][0], version))
+    uri: str = rows[0][1]
+    return uri
 
 
 # --- files ----------------------------------------------------------------------------------
@@ -187,6 +203,26 @@ def delete_some(
         "DELETE FROM artifacts WHERE root_id = ? AND path = ?", [(root_id, row[0]) for row in rows]
     )
     return [(row[0], row[1]) for row in rows]
+
+
+def is_occupied(transaction: Transaction, root_id: int, upstream_path: str) -> bool:
+    """Whether a file of the root is to lie at that place of its run's folder in the workspace."""
+    rows = transaction.rows(
+        "SELECT logged_models.upstream_folder FROM artifact_roots JOIN logged_models"
+        " ON logged_models.model_pk = artifact_roots.model_pk WHERE artifact_roots.root_id = ?",
+        (root_id,),
+    )
+    folder = f"{rows[0][0]}/" if rows and rows[0][0] else ""
+    return find(transaction, root_id, upstream_path.removeprefix(folder)) is not None
+
+
+def release(transaction: Transaction, root_id: int, path: str, spool_name: str) -> bool:
+    """Give up the spooled bytes of a file that will never be delivered; whether they were still its bytes."""
+    changed = transaction.run(
+        "UPDATE artifacts SET spool_name = NULL WHERE root_id = ? AND path = ? AND spool_name = ?",
+        (root_id, path, spool_name),
+    )
+    return changed > 0
 
 
 def list_spool_names(transaction: Transaction) -> set[str]:

@@ -78,6 +78,8 @@ def _assessment(columns: Sequence[Any]) -> Assessment:
 
 def put(transaction: Transaction, trace_pk: int, assessment: Assessment, principal: str | None) -> None:
     """Store an assessment, over the one that has its id."""
+    if assessment.run_id:
+        transaction.named.add(assessment.run_id)
     number, is_number = assessment.number
     names = f"trace_pk, {_COLUMNS}, number, is_number, principal"
     marks = ", ".join("?" * len(names.split(",")))

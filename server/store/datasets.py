@@ -81,6 +81,7 @@ def link_models(
     transaction: Transaction, run_pk: int, direction: str, models: Sequence[tuple[str, int]]
 ) -> None:
     """Note logged models as 'input' or 'output' of a run: (model id, step)."""
+    transaction.named.update(model_id for model_id, _ in models)
     transaction.run_many(
         "INSERT INTO run_models (run_pk, direction, model_id, step) VALUES (?, ?, ?, ?) ON CONFLICT"
         " DO NOTHING",

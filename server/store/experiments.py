@@ -108,10 +108,14 @@ def set_name(transaction: Transaction, experiment_id: int, name: str) -> None:
 
 
 def set_lifecycle_stage(transaction: Transaction, experiment_id: int, stage: LifecycleStage) -> None:
-    """Delete or restore, softly."""
+    """Delete or restore, softly, with the runs that are not deleted by themselves (`store.runs`).
+
+    The moment is later than any before, whatever the clock says: runs refer to it.
+    """
     transaction.run(
-        "UPDATE experiments SET lifecycle_stage = ?, last_update_time_ms = ? WHERE experiment_id = ?",
-        (stage.value, transaction.now_ms, experiment_id),
+        "UPDATE experiments SET lifecycle_stage = ?, last_update_time_ms ="
+        " CASE WHEN last_update_time_ms < ? THEN ? ELSE last_update_time_ms + 1 END WHERE experiment_id = ?",
+        (stage.value, transaction.now_ms, transaction.now_ms, experiment_id),
     )
 
 

@@ -61,7 +61,15 @@ def _model(row: tuple[Any, ...]) -> LoggedModel:
 
 
 def find(transaction: Transaction, model_id: str) -> LoggedModel | None:
-    """The logged model with this id, deleted or not."""
+    """The logged model with this id, deleted or not. Whoever asks for it knows it."""
+    found = find_made(transaction, model_id)
+    if found is not None:
+        transaction.named.add(model_id)
+    return found
+
+
+def find_made(transaction: Transaction, model_id: str) -> LoggedModel | None:
+    """Like `find`, for an id that no request named: the proxy itself remembers it."""
     rows = transaction.rows(f"SELECT {_COLUMNS} FROM logged_models WHERE model_id = ?", (model_id,))
     return _model(rows[0]) if rows else None
 

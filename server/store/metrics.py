@@ -185,6 +185,7 @@ def insert_model_metrics(
     rows: Sequence[tuple[str, Metric, int, str | None, str | None]],
 ) -> None:
     """Store points of logged models: (model id, metric, run_pk, dataset name, dataset digest)."""
+    transaction.named.update(row[0] for row in rows)
     transaction.run_many(
         _UPSERT_MODEL_METRIC,
         [

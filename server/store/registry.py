@@ -269,9 +269,23 @@ def insert_version(
 
 
 def find_version(transaction: Transaction, model_pk: int, version: int) -> ModelVersion | None:
-    """A version that is not deleted."""
+    """A version that is not deleted. Whoever asks for it knows it."""
     found = get_versions(transaction, [(model_pk, version)])
-    return found[0] if found else None
+    if not found:
+        return None
+    transaction.named.add(version_subject(model_pk, version))
+    return found[0]
+
+
+def version_subject(model_pk: int, version: int) -> str:
+    """A version in one word, as `Transaction.named` has it."""
+    return f"{model_pk}/{version}"
+
+
+def version_key(subject: str) -> VersionKey:
+    """The version that `version_subject` put in one word."""
+    model_pk, _, version = subject.partition("/")
+    return int(model_pk), int(version)
 
 
 def get_versions(transaction: Transaction, keys: Sequence[VersionKey]) -> list[ModelVersion]:

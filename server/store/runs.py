@@ -1,4 +1,12 @@
-"""Runs, their params and tags."""
+"""Runs, their params and tags.
+
+Deleting an experiment deletes its runs without touching them: a run is deleted when its own row says so, or
+when its experiment is. `outlived_ms` marks a run that was restored by itself out of a deleted experiment: it
+holds the moment of that deletion.
+
+Whoever looks up a run by an id does so for a request that gave it: the transaction takes note
+(`Transaction.named`), for a run that was named cannot be one whose creator missed the answer.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,9 +15,16 @@ from typing import Any
 from server.database.engine import Transaction
 from server.domain.entities import LifecycleStage, RunInfo, RunStatus
 
+STAGE = (
+    "CASE WHEN runs.lifecycle_stage = 'active' AND EXISTS (SELECT 1 FROM experiments"
+    " WHERE experiments.experiment_id = runs.experiment_id AND experiments.lifecycle_stage = 'deleted'"
+    " AND coalesce(runs.outlived_ms, 0) <> experiments.last_update_time_ms)"
+    " THEN 'deleted' ELSE runs.lifecycle_stage END"
+)
+"""A run's lifecycle stage, in a query from `runs`."""
+
 _INFO = (
-    "run_pk, run_id, experiment_id, name, user_id, status, start_time_ms, end_time_ms, artifact_uri,"
-    " lifecycle_stage"
+    f"run_pk, run_id, experiment_id, name, user_id, status, start_time_ms, end_time_ms, artifact_uri, {STAGE}"
 )
 
 
@@ -23,7 +38,13 @@ class RunLanes:
     data_lane: int
     artifact_lane: int
     lifecycle_stage: LifecycleStage
-    deleted_at_ms: int | None
+    overflow_lane: int | None
+
+    @property
+    def all_lanes(self) -> list[int]:
+        """Every lane the run has; the one for overflow only if anything has overflowed."""
+        own = [self.data_lane, self.artifact_lane]
+        return own if self.overflow_lane is None else [*own, self.overflow_lane]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +84,17 @@ def find_info(transaction: Transaction, run_id: str) -> RunInfo | None:
     rows = transaction.rows(f"SELECT {_INFO} FROM runs WHERE run_id = ?", (run_id,))
     if not rows:
         rows = transaction.rows(f"SELECT {_INFO} FROM runs WHERE upstream_id = ?", (run_id,))
-    return _info(rows[0]) if rows else None
+    if not rows:
+        return None
+    info = _info(rows[0])
+    transaction.named.add(info.run_id)
+    return info
 
 
 def find_lanes(transaction: Transaction, run_id: str) -> RunLanes | None:
     """The place in the journal of the run that has this id here, or in the workspace."""
     select = (
-        "SELECT run_pk, run_id, experiment_id, data_lane_id, artifact_lane_id, lifecycle_stage, deleted_at_ms"
+        f"SELECT run_pk, run_id, experiment_id, data_lane_id, artifact_lane_id, {STAGE}, overflow_lane_id"
         " FROM runs WHERE "
     )
     rows = transaction.rows(f"{select}run_id = ?", (run_id,))
@@ -78,7 +103,13 @@ def find_lanes(transaction: Transaction, run_id: str) -> RunLanes | None:
     if not rows:
         return None
     row = rows[0]
+    transaction.named.add(row[1])
     return RunLanes(row[0], row[1], row[2], row[3], row[4], LifecycleStage(row[5]), row[6])
+
+
+def data_lane_of(transaction: Transaction, run_pk: int) -> int:
+    """The lane of a run's own data."""
+    return int(transaction.rows("SELECT data_lane_id FROM runs WHERE run_pk = ?", (run_pk,))[0][0])
 
 
 def list_infos(transaction: Transaction, run_pks: Sequence[int]) -> list[RunInfo]:
@@ -89,6 +120,13 @@ def list_infos(transaction: Transaction, run_pks: Sequence[int]) -> list[RunInfo
 
 def find_pks(transaction: Transaction, run_ids: Iterable[str]) -> dict[str, int]:
     """Run id → run_pk, for those that exist."""
+    found = find_made(transaction, run_ids)
+    transaction.named.update(found)
+    return found
+
+
+def find_made(transaction: Transaction, run_ids: Iterable[str]) -> dict[str, int]:
+    """Like `find_pks`, for ids that no request named: the proxy itself remembers them."""
     rows = transaction.rows_in("SELECT run_id, run_pk FROM runs WHERE run_id", run_ids)
     return {row[0]: row[1] for row in rows}
 
@@ -101,6 +139,15 @@ def list_params(transaction: Transaction, run_pks: Sequence[int]) -> dict[int, l
 def list_tags(transaction: Transaction, run_pks: Sequence[int]) -> dict[int, list[tuple[str, str]]]:
     """All tags of these runs."""
     return _grouped(transaction.rows_in("SELECT run_pk, key, value FROM tags WHERE run_pk", run_pks))
+
+
+def set_tag(transaction: Transaction, run_pk: int, key: str, value: str) -> None:
+    """Set one tag."""
+    transaction.run(
+        "INSERT INTO tags (run_pk, key, value) VALUES (?, ?, ?)"
+        " ON CONFLICT (run_pk, key) DO UPDATE SET value = excluded.value",
+        (run_pk, key, value),
+    )
 
 
 def _grouped(rows: list[tuple[Any, ...]]) -> dict[int, list[tuple[str, str]]]:
@@ -148,26 +195,14 @@ def insert(transaction: Transaction, run: NewRun, *, data_lane: int, artifact_la
 def set_lifecycle_stage(
     transaction: Transaction, run_pks: Sequence[int], stage: LifecycleStage, deleted_at_ms: int | None
 ) -> None:
-    """Delete or restore runs, softly."""
+    """Delete or restore runs by themselves, softly. One restored outlives the deletion of its experiment."""
+    outlived = "NULL"
+    if stage is LifecycleStage.ACTIVE:
+        outlived = (
+            "(SELECT last_update_time_ms FROM experiments WHERE experiments.experiment_id ="
+            " runs.experiment_id AND experiments.lifecycle_stage = 'deleted')"
+        )
     transaction.run_many(
-        "UPDATE runs SET lifecycle_stage = ?, deleted_at_ms = ? WHERE run_pk = ?",
+        f"UPDATE runs SET lifecycle_stage = ?, deleted_at_ms = ?, outlived_ms = {outlived} WHERE run_pk = ?",
         [(stage.value, deleted_at_ms, run_pk) for run_pk in run_pks],
     )
-
-
-def list_lanes_of_experiment(
-    transaction: Transaction, experiment_id: int, stage: LifecycleStage, deleted_at_ms: int | None = None
-) -> list[tuple[int, int, int]]:
-    """(run_pk, data lane, artifact lane) of an experiment's runs in that stage.
-
-    With `deleted_at_ms`, only those that were deleted at that moment (with their experiment).
-    """
-    sql = (
-        "SELECT run_pk, data_lane_id, artifact_lane_id FROM runs"
-        " WHERE experiment_id = ? AND lifecycle_stage = ?"
-    )
-    parameters: list[Any] = [experiment_id, stage.value]
-    if deleted_at_ms is not None:
-        sql += " AND deleted_at_ms = ?"
-        parameters.append(deleted_at_ms)
-    return [(row[0], row[1], row[2]) for row in transaction.rows(sql, parameters)]

@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from server.database.engine import Transaction
+from server.protocol.search.traces import RUN_METADATA
 from server.protocol.spans import (
     COST,
     MODEL,
@@ -161,6 +162,8 @@ def set_tags(transaction: Transaction, trace_pk: int, tags: Mapping[str, str]) -
 
 def set_metadata(transaction: Transaction, trace_pk: int, metadata: Mapping[str, str]) -> None:
     """Set metadata, over what it was."""
+    if run_id := metadata.get(RUN_METADATA):
+        transaction.named.add(run_id)
     _set(transaction, "trace_metadata", trace_pk, metadata)
 
 
@@ -301,6 +304,8 @@ def finite(value: Any) -> float | None:
 
 def link(transaction: Transaction, trace_ids: Iterable[str], kind: str, targets: Sequence[str]) -> None:
     """Link traces, whether they exist or not. A link that is there stays."""
+    if kind == RUN_LINK:
+        transaction.named.update(targets)
     transaction.run_many(
         "INSERT INTO trace_links (trace_id, kind, target) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         [(trace_id, kind, target) for trace_id in trace_ids for target in targets],

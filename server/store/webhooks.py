@@ -51,12 +51,16 @@ def find(transaction: Transaction, webhook_id: str) -> Webhook | None:
     return Webhook(*rows[0]) if rows else None
 
 
-def list_page(transaction: Transaction, *, offset: int, limit: int) -> list[Webhook]:
-    """Webhooks, the newest first."""
+def list_page(
+    transaction: Transaction, *, told_about: Sequence[str], offset: int, limit: int
+) -> list[Webhook]:
+    """Webhooks that are told about one of these events at least, the newest first."""
+    marks = ", ".join("?" * len(told_about))
     rows = transaction.rows(
-        f"SELECT {_WEBHOOK} FROM webhooks ORDER BY creation_timestamp_ms DESC, webhook_pk DESC"
-        " LIMIT ? OFFSET ?",
-        (limit, offset),
+        f"SELECT {_WEBHOOK} FROM webhooks WHERE EXISTS (SELECT 1 FROM webhook_events"
+        f" WHERE webhook_events.webhook_pk = webhooks.webhook_pk AND webhook_events.event IN ({marks}))"
+        " ORDER BY creation_timestamp_ms DESC, webhook_pk DESC LIMIT ? OFFSET ?",
+        (*told_about, limit, offset),
     )
     return [Webhook(*row) for row in rows]
 
@@ -137,15 +141,18 @@ def list_events(transaction: Transaction, webhook_pks: Sequence[int]) -> dict[in
 # --- the outbox -----------------------------------------------------------------------------
 
 
-def list_listeners(transaction: Transaction, event: str) -> list[int]:
-    """The active webhooks that are told about an event."""
-    rows = transaction.rows(
-        "SELECT webhooks.webhook_pk FROM webhook_events"
-        " JOIN webhooks ON webhooks.webhook_pk = webhook_events.webhook_pk"
-        f" WHERE webhook_events.event = ? AND webhooks.status = '{ACTIVE}' ORDER BY webhooks.webhook_pk",
-        (event,),
-    )
-    return [row[0] for row in rows]
+def list_listeners(transaction: Transaction, events: Sequence[str]) -> dict[str, list[int]]:
+    """The active webhooks that are told about each event; an event that nobody wants is left out."""
+    listeners: dict[str, list[int]] = {}
+    for event, webhook_pk in transaction.rows_in(
+        "SELECT webhook_events.event, webhooks.webhook_pk FROM webhook_events"
+        f" JOIN webhooks ON webhooks.webhook_pk = webhook_events.webhook_pk AND webhooks.status = '{ACTIVE}'"
+        " WHERE webhook_events.event",
+        events,
+        suffix=" ORDER BY webhooks.webhook_pk",
+    ):
+        listeners.setdefault(event, []).append(webhook_pk)
+    return listeners
 
 
 def has_any(transaction: Transaction) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+_BACKPRESSURE = (429, 507)
 _FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -19,6 +20,7 @@ class Telemetry:
             registry=self._registry,
             buckets=_FAST,
         )
+        self._by_status: dict[int | None, Histogram] = {}
         self.groups = Histogram(
             "mlproxy_commit_seconds", "Time to commit one group.", registry=self._registry, buckets=_FAST
         )
@@ -29,22 +31,45 @@ class Telemetry:
             ["verdict"],
             registry=self._registry,
         )
+        self.resends = Counter(
+            "mlproxy_resends",
+            "Creates that were asked for again and answered with what the first one made.",
+            ["kind"],
+            registry=self._registry,
+        )
         self.upstream = Histogram(
             "mlproxy_upstream_seconds",
             "Time of calls to the workspace.",
             ["route", "status"],
             registry=self._registry,
         )
+        self.pace = Gauge(
+            "mlproxy_upstream_calls_per_second_allowed",
+            "Calls to the workspace that the rate limit lets through; a 429 halves it.",
+            registry=self._registry,
+        )
+        self.backpressure = Counter(
+            "mlproxy_backpressure",
+            "Requests that were asked to come again (429) or refused for lack of room (507).",
+            ["code"],
+            registry=self._registry,
+        )
+        self.parked = Gauge(
+            "mlproxy_parked", "Entries set aside for an operator.", ["reason"], registry=self._registry
+        )
         self._gauges = {
             name: Gauge(f"mlproxy_{name}", help_, registry=self._registry)
             for name, help_ in {
                 "pending": "Entries not yet delivered.",
                 "uncertain": "Entries sent without a known outcome.",
-                "parked": "Entries set aside for an operator.",
                 "overflow": "Entries beyond the workspace's limits.",
+                "dropped": "Parked entries that an operator has decided never to deliver.",
                 "oldest_pending_age_seconds": "Age of the oldest entry not yet delivered.",
                 "pending_bytes": "Bytes of entries not yet delivered.",
+                "pending_limit_bytes": "Most bytes of entries not yet delivered; 429 from 85 % on.",
                 "spool_bytes": "Bytes of artifacts not yet delivered.",
+                "spool_limit_bytes": "Most bytes of artifacts not yet delivered.",
+                "wal_bytes": "Size of SQLite's write-ahead log.",
                 "token_expiry_seconds": "Life left in the Azure token.",
                 "token_refresh_failures_total": "Failed renewals of the Azure token.",
             }.items()
@@ -52,7 +77,13 @@ class Telemetry:
 
     def observe_request(self, status: int | None, seconds: float) -> None:
         """One request was answered."""
-        self.requests.labels(str(status or 0)).observe(seconds)
+        # Finding the figure by its label costs more than adding to it.
+        answered = self._by_status.get(status)
+        if answered is None:
+            answered = self._by_status[status] = self.requests.labels(str(status or 0))
+        answered.observe(seconds)
+        if status in _BACKPRESSURE:
+            self.backpressure.labels(str(status)).inc()
 
     def observe_group(self, jobs: int, seconds: float) -> None:
         """One group was committed."""
@@ -63,12 +94,23 @@ class Telemetry:
         """One attempt to deliver ended."""
         self.deliveries.labels(verdict).inc()
 
+    def observe_resend(self, kind: str) -> None:
+        """One create was answered with what an earlier one had made."""
+        self.resends.labels(kind).inc()
+
     def observe_upstream(self, method: str, route: str, status: int, seconds: float) -> None:
         """One call to the workspace ended."""
         self.upstream.labels(f"{method} {route}", str(status)).observe(seconds)
 
-    def render(self, gauges: Mapping[str, float | None]) -> bytes:
+    def observe_pace(self, rate: float) -> None:
+        """So many calls a second may go to the workspace."""
+        self.pace.set(rate)
+
+    def render(self, gauges: Mapping[str, float | None], *, parked_by_reason: Mapping[str, int]) -> bytes:
         """Everything, in Prometheus' text form."""
+        self.parked.clear()
+        for reason, entries in parked_by_reason.items():
+            self.parked.labels(reason).set(entries)
         for name, value in gauges.items():
             if value is not None:
                 self._gauges[name].set(value)

@@ -7,7 +7,7 @@ leaves is verified by size and MD5; only then may the bytes be given up here.
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ from http import HTTPStatus
 
 import msgspec
 
+from server.domain import failpoints
 from server.domain.verdicts import Verdict
 from server.upstream.answers import read_answer
 from server.upstream.blobs import (
@@ -24,6 +25,7 @@ from server.upstream.blobs import (
     StoredArtifact,
     Upload,
     checked_blob_url,
+    commit_blocks,
     find_stored,
     read_stored,
 )
@@ -143,6 +145,7 @@ class UpstreamArtifacts:
         """
         wanted = StoredArtifact(size_bytes, md5)
         target = await self.register(experiment, run_id, path)
+        failpoints.reach("upload.registered")
         if not target.is_new and await self.info(experiment, run_id, path) == wanted:
             return wanted
         try:
@@ -169,13 +172,41 @@ class UpstreamArtifacts:
         Raises:
             UpstreamFailure: With `is_missing` when there is no such artifact.
         """
+        url = await self.read_address(experiment, run_id, path)
+        async for chunk in read_stored(self._connection.http, url, offset, length):
+            yield chunk
+
+    async def read_address(self, experiment: str, run_id: str, path: str) -> str:
+        """A signed address of the artifact's bytes. The workspace sets how long it is good, some hours.
+
+        Raises:
+            UpstreamFailure: With `is_missing` when there is no such artifact.
+        """
         url = await self._read_url(experiment, run_id, path)
         if url is None:
             raise UpstreamFailure(
                 Verdict.PARK, DOES_NOT_EXIST, f"no artifact {path!r} in run {run_id}", status=404
             )
-        async for chunk in read_stored(self._connection.http, url, offset, length):
-            yield chunk
+        return url
+
+    async def commit_blocks(
+        self, experiment: str, run_id: str, path: str, names: Sequence[str]
+    ) -> StoredArtifact:
+        """Make the registered artifact of blocks that others have put in place; what storage then holds.
+
+        Safe to repeat.
+
+        Raises:
+            UpstreamFailure: With the code `MISSING_BLOCKS` when one of them is not there.
+        """
+        target = await self.overwrite_target(run_id, path)
+        await commit_blocks(self._connection.http, target.content_uri, names)
+        stored = await self.info(experiment, run_id, path)
+        if stored is None:
+            raise UpstreamFailure(
+                Verdict.UNCERTAIN, "NOT_STORED", f"storage does not have {path!r} after its commit"
+            )
+        return stored
 
     async def delete(self, run_id: str, path: str) -> None:
         """Delete the artifact with its bytes; one that is gone already is fine."""

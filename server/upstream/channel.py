@@ -4,6 +4,7 @@ The token goes to that host and nowhere else, redirects are not followed, and a 
 once per call. Bodies and tokens are never logged.
 """
 
+import asyncio
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
 import httpx
@@ -31,10 +32,36 @@ from server.upstream.failures import (
 USER_AGENT = f"mlflow-azureml-proxy/{__version__}"
 _READ_METHODS = frozenset({"GET", "HEAD"})
 _NO_ANSWER = 0
+# Each piece of an answer has a time limit of its own in httpx; a trickle of pieces would have none. Less
+# than a lease lasts, so that a call ends while its lane is still ours.
+LONGEST_CALL_SECONDS = 90.0
 _TALKATIVE = ("httpx", "httpcore", "urllib3", "azure", "msal")
 
 Observe = Callable[[str, str, int, float], None]
 """Told about each call: method, route name, status (0 without an answer), seconds."""
+
+
+class Admission(Protocol):
+    """Decides when a call may go."""
+
+    async def admit(self) -> float:
+        """Wait until a call may go; a moment to name the call by."""
+        ...
+
+    def throttled(self, admitted_at: float) -> None:
+        """The call let through at that moment was refused as one too many (429)."""
+        ...
+
+
+class Unhindered:
+    """Every call may go at once."""
+
+    async def admit(self) -> float:
+        """Do not wait."""
+        return 0.0
+
+    def throttled(self, admitted_at: float) -> None:
+        """Change nothing."""
 
 
 def create_http_client() -> httpx.AsyncClient:
@@ -71,7 +98,11 @@ class Channel:
         http: httpx.AsyncClient,
         clock: Clock | None = None,
         observe: Observe | None = None,
+        patience_seconds: float = LONGEST_CALL_SECONDS,
+        admission: Admission | None = None,
     ) -> None:
+        self._patience_seconds = patience_seconds
+        self._admission = admission or Unhindered()
         self._origin = _origin_of(httpx.URL(origin))
         self._tokens = tokens
         self._http = http
@@ -133,16 +164,23 @@ class Channel:
         route: str,
         is_repeatable: bool,
     ) -> httpx.Response:
+        admitted_at = await self._admission.admit()
         started = perf_counter()
         status = _NO_ANSWER
         try:
-            response = await self._http.request(method, url, headers=headers, content=content)
+            async with asyncio.timeout(self._patience_seconds):
+                response = await self._http.request(method, url, headers=headers, content=content)
             status = response.status_code
+        except TimeoutError as error:
+            late = httpx.ReadTimeout(f"no whole answer within {self._patience_seconds:g} s")
+            raise classify_transport(late, is_repeatable=is_repeatable) from error
         except httpx.HTTPError as error:
             raise classify_transport(error, is_repeatable=is_repeatable) from error
         finally:
             if self._observe is not None:
                 self._observe(method, route, status, perf_counter() - started)
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            self._admission.throttled(admitted_at)
         return response
 
     def _decoded(self, response: httpx.Response, *, is_repeatable: bool, expects_answer: bool) -> Any:

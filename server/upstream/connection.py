@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 
 from server.domain.clock import Clock
-from server.upstream.channel import Channel, Observe
+from server.upstream.channel import LONGEST_CALL_SECONDS, Admission, Channel, Observe
 from server.upstream.credentials import TokenSource
 from server.upstream.workspace import WorkspaceAddress
 
@@ -22,11 +22,19 @@ class Connection:
         *,
         clock: Clock | None = None,
         observe: Observe | None = None,
+        patience_seconds: float = LONGEST_CALL_SECONDS,
+        admission: Admission | None = None,
     ) -> None:
         self.address = address
         self.http = http
         self._channel = Channel(
-            origin=address.host_url, tokens=tokens, http=http, clock=clock, observe=observe
+            origin=address.host_url,
+            tokens=tokens,
+            http=http,
+            clock=clock,
+            observe=observe,
+            patience_seconds=patience_seconds,
+            admission=admission,
         )
 
     async def mlflow(

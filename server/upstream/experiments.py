@@ -1,7 +1,7 @@
 """Experiments of the workspace."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -19,15 +19,23 @@ class UpstreamExperiment:
     experiment_id: str
     name: str
     lifecycle_stage: str
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+class _Tag(msgspec.Struct):
+    key: str
+    value: str | None = ""
 
 
 class _Experiment(msgspec.Struct):
     experiment_id: str
     name: str = ""
     lifecycle_stage: str = "active"
+    tags: list[_Tag] | None = None
 
     def to_domain(self) -> UpstreamExperiment:
-        return UpstreamExperiment(self.experiment_id, self.name, self.lifecycle_stage)
+        tags = {tag.key: tag.value or "" for tag in self.tags or []}
+        return UpstreamExperiment(self.experiment_id, self.name, self.lifecycle_stage, tags)
 
 
 class _Created(msgspec.Struct):

@@ -20,6 +20,8 @@ from typing import Any
 import httpx
 
 from server.domain.verdicts import Verdict
+from server.domain.workspace_limits import LimitRefusal
+from server.upstream.limit_refusals import recognise_limit
 
 LONGEST_MESSAGE = 2_000
 LONGEST_RETRY_AFTER = timedelta(minutes=5)
@@ -70,6 +72,7 @@ class UpstreamFailure(Exception):  # noqa: N818 - the project's word: a failure 
         status: int | None = None,
         retry_after: timedelta | None = None,
         is_unsupported_route: bool = False,
+        limit: LimitRefusal | None = None,
     ) -> None:
         self.verdict = verdict
         self.code = code
@@ -78,6 +81,8 @@ class UpstreamFailure(Exception):  # noqa: N818 - the project's word: a failure 
         self.retry_after = retry_after
         self.is_unsupported_route = is_unsupported_route
         """The workspace has no such call at all (as opposed to no such thing)."""
+        self.limit = limit
+        """The limit by which the workspace refuses, where its words speak of one."""
         super().__init__(f"{code}: {self.message}")
 
     @property
@@ -130,13 +135,15 @@ def classify_response(
     """What an answer that is not a success asks of us. 401 means: also after a renewed token."""
     words = read_error_body(body)
     code = words.code or _code_for(status)
+    verdict = verdict_for(status, code, words.message, is_repeatable=is_repeatable)
     return UpstreamFailure(
-        verdict_for(status, code, words.message, is_repeatable=is_repeatable),
+        verdict,
         code,
         words.message or words.code or f"HTTP {status} without words",
         status=status,
         retry_after=parse_retry_after(headers.get("retry-after"), now_ms=now_ms),
         is_unsupported_route=_is_unsupported_route(status, code, body),
+        limit=recognise_limit(words.message) if verdict is Verdict.PARK else None,
     )
 
 

@@ -1,6 +1,7 @@
 """Registered models and their versions in the workspace."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -18,10 +19,44 @@ class _Tag(msgspec.Struct):
     value: str | None = ""
 
 
+@dataclass(frozen=True, slots=True)
+class UpstreamModel:
+    """A registered model as the workspace has it."""
+
+    description: str
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamVersion:
+    """A model version as the workspace has it."""
+
+    version: str
+    description: str
+    stage: str
+    tags: dict[str, str]
+
+
+class _Model(msgspec.Struct):
+    description: str | None = ""
+    tags: list[_Tag] | None = None
+
+
+class _ModelAnswer(msgspec.Struct):
+    registered_model: _Model
+
+
 class _Version(msgspec.Struct):
     name: str = ""
     version: str = ""
+    description: str | None = ""
+    current_stage: str | None = ""
     tags: list[_Tag] | None = None
+
+    def to_domain(self) -> UpstreamVersion:
+        return UpstreamVersion(
+            self.version, self.description or "", self.current_stage or "", _tags_of(self.tags)
+        )
 
 
 class _VersionAnswer(msgspec.Struct):
@@ -89,20 +124,31 @@ class UpstreamModels:
 
         The workspace cannot filter by tag, so all versions of the model are looked at.
         """
-        found: list[str] = []
+        versions = await self.list_versions(name)
+        return [version.version for version in versions if version.tags.get(key) == value]
+
+    async def list_versions(self, name: str) -> list[UpstreamVersion]:
+        """All versions of the model, oldest first; none where there is no such model."""
+        found: list[UpstreamVersion] = []
         params: dict[str, str | int] = {"filter": f"name={_quoted(name)}", "max_results": _PAGE}
         while True:
             answer = await self._connection.mlflow("GET", "model-versions/search", params=params)
             page = read_answer(answer, _VersionsPage, is_repeatable=True)
-            found += [
-                version.version
-                for version in page.model_versions
-                if version.name == name
-                and any((tag.key, tag.value) == (key, value) for tag in version.tags or [])
-            ]
+            found += [version.to_domain() for version in page.model_versions if version.name == name]
             if not page.next_page_token:
-                return sorted(found, key=lambda version: (len(version), version))
+                return sorted(found, key=lambda version: (len(version.version), version.version))
             params["page_token"] = page.next_page_token
+
+    async def find_model(self, name: str) -> UpstreamModel | None:
+        """The registered model, or `None` when the workspace does not have it."""
+        try:
+            answer = await self._connection.mlflow("GET", "registered-models/get", params={"name": name})
+        except UpstreamFailure as failure:
+            if failure.is_missing:
+                return None
+            raise
+        model = read_answer(answer, _ModelAnswer, is_repeatable=True).registered_model
+        return UpstreamModel(model.description or "", _tags_of(model.tags))
 
     async def update_version(self, name: str, version: str, description: str) -> None:
         """Change the description."""
@@ -139,6 +185,10 @@ class UpstreamModels:
         except UpstreamFailure as failure:
             if not failure.is_missing:
                 raise
+
+
+def _tags_of(tags: list[_Tag] | None) -> dict[str, str]:
+    return {tag.key: tag.value or "" for tag in tags or []}
 
 
 def _tag_list(tags: Mapping[str, str] | None) -> list[dict[str, str]]:

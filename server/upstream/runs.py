@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from server.domain import failpoints
 from server.domain.clock import iso_from_ms
 from server.domain.entities import RunStatus
 from server.domain.verdicts import Verdict
@@ -176,6 +177,7 @@ class UpstreamRuns:
             "PATCH", url, json=_creation(run), content_type=_JSON_PATCH, route="history/runs"
         )
         read_answer(answer, dict[str, Any], is_repeatable=False)
+        failpoints.reach("run.made")
         try:
             await self._connection.request(
                 "POST",

@@ -17,6 +17,7 @@ import structlog
 
 from server.commit.writer import Work, Writer
 from server.database.engine import Database, Transaction
+from server.database.postgres import DatabaseAwayError
 from server.domain.backoff import Backoff
 from server.domain.clock import Clock
 from server.protocol.webhooks import delivery_headers
@@ -106,6 +107,8 @@ class Sender:
         while not self._stop.is_set():
             try:
                 await self._begin_some()
+            except DatabaseAwayError:
+                pass  # the writer and the replay say so
             except Exception as error:
                 log.error("webhook_scan_failed", exc_info=error)
             self._wake.clear()

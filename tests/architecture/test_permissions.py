@@ -17,6 +17,9 @@ from server.settings import AuthKind, Settings
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 # What may be asked without a key; a new public route has to be written down here.
 _PUBLIC = {"/health", "/health/live", "/health/ready", "/version"}
+# How a browser comes to be known; without an identity provider two of them lead nowhere.
+_LOGIN = {"/login": 200, "/login/ways": 200, "/login/oidc": 404, "/login/callback": 404}
+_PAGE_FILES = {"/pages/{name}"}
 # The last part of POST routes that only read: a new one has to be written down here.
 _READING_POSTS = {
     "search",
@@ -28,7 +31,10 @@ _READING_POSTS = {
     "batchGetInfos",
     "calculate-filter-correlation",
     "gateway-proxy",
+    "presigned-download-url",
     "ui-telemetry",
+    "login",
+    "logout",
 }
 
 
@@ -90,18 +96,23 @@ def test_only_the_routes_listed_here_are_public(guarded: _Guarded) -> None:
         for route in guarded.routes
         if permission_of(route) is Permission.PUBLIC and isinstance(route, Route)
     }
-    assert public == _PUBLIC
+    assert public == _PUBLIC | set(_LOGIN) | _PAGE_FILES
 
 
 def test_no_route_that_is_not_public_answers_without_a_key(guarded: _Guarded) -> None:
     """Each path, asked with every method there is, is 401 with MLflow's error body."""
     let_in = []
+    public = {
+        (route.path, method)
+        for route in guarded.routes
+        if isinstance(route, Route) and permission_of(route) is Permission.PUBLIC
+        for method in route.methods or ()
+    }
     for route in guarded.routes:
         if not isinstance(route, Route):
             continue
-        open_methods = (route.methods or set()) if permission_of(route) is Permission.PUBLIC else set()
         for method in _METHODS:
-            if method in open_methods:
+            if (route.path, method) in public:
                 continue
             answer = guarded.ask(method, _path(route))
             if answer.status_code != 401 or (
@@ -113,11 +124,12 @@ def test_no_route_that_is_not_public_answers_without_a_key(guarded: _Guarded) ->
 
 def test_public_routes_answer_without_a_key(guarded: _Guarded) -> None:
     """What is declared public is."""
-    assert {path: guarded.ask("GET", path).status_code for path in _PUBLIC} == dict.fromkeys(_PUBLIC, 200)
+    expected = {**dict.fromkeys(_PUBLIC, 200), **_LOGIN, "/pages/sync.css": 200, "/pages/nothing.js": 404}
+    assert {path: guarded.ask("GET", path).status_code for path in expected} == expected
 
 
 def test_reads_and_writes_are_told_apart(guarded: _Guarded) -> None:
-    """No route that changes something is open to a key that may only read, except searches."""
+    """No route that changes something is open to a key that may only read, except searches and logins."""
     for route in guarded.routes:
         assert isinstance(route, Route)
         changing = (route.methods or set()) & {"POST", "PUT", "PATCH", "DELETE"}

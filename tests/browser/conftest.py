@@ -204,14 +204,15 @@ def _is_allowed(line: str, allowed: dict[str, str]) -> bool:
 
 @pytest.fixture
 def visit(site: Site, browser: Any) -> Iterator[Visit]:
-    """A page of the site, in the browser of somebody who gave the key as password."""
-    credentials = {"username": "anyone", "password": site.key}
-    yield from visiting(browser, site.server.url, http_credentials=credentials)
+    """A page of the site, in the browser of somebody who has logged in with the key."""
+    yield from visiting(browser, site.server.url, key=site.key)
 
 
-def visiting(browser: Any, origin: str, **options: Any) -> Iterator[Visit]:
-    """A page with storage of its own."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, **options)
+def visiting(browser: Any, origin: str, *, key: str | None = None, **options: Any) -> Iterator[Visit]:
+    """A page with storage of its own; with `key`, of somebody who has logged in with it."""
+    context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
     context.add_init_script(ASSISTANT_WAS_SHOWN)
+    if key is not None:
+        assert context.request.post(f"{origin}/login", data={"key": key}).ok
     yield Visit(context.new_page(), origin)
     context.close()

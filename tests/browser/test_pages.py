@@ -146,14 +146,6 @@ def test_run_is_renamed_in_the_ui(visit: Visit, site: Site) -> None:
     assert visit.problems() == []
 
 
-def test_browser_is_asked_for_a_key(browser: Any, site: Site) -> None:
-    """Without a key the page is not shown, and the answer makes a browser ask for one."""
-    for anonymous in visiting(browser, site.server.url):
-        answer = anonymous.page.request.get(f"{site.server.url}/")
-        assert answer.status == 401
-        assert answer.headers["www-authenticate"].startswith("Basic ")
-
-
 @pytest.fixture
 def prefixed(browser: Any, ui_folder: Path, tmp_path: Path) -> Iterator[Visit]:
     """The first page of a server below a path."""

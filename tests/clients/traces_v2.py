@@ -8,13 +8,6 @@ from typing import Any
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
-
-# MLflow 2 takes any later OpenTelemetry but never calls the constructor of its span processor: what the
-# latest one sets there has to be there already, or no trace leaves the client, whatever the server.
-for name, value in vars(SimpleSpanProcessor(ConsoleSpanExporter())).items():
-    if name != "span_exporter":
-        setattr(SimpleSpanProcessor, name, value)
 
 EXPERIMENT = "traces"
 

@@ -200,6 +200,7 @@ def test_r_reads_the_registry(in_r: Record) -> None:
     assert version["tags"] == [{"key": "k", "value": "v"}]
     assert registered["latest"] == [version["version"]] == ["1"]
     assert registered["model"]["description"] == "of R"
+    assert registered["found"] == ["R.model"]
 
 
 def test_r_arrives(in_r: Record, emulator: EmulatorProcess) -> None:

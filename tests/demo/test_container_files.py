@@ -112,7 +112,21 @@ def test_profiles_hold_what_the_comments_promise() -> None:
         "": {"proxy"},
         "postgres": {"proxy-postgres", "postgres"},
         "emulator": {"proxy-emulator", "emulator", "azurite"},
+        "replicas": {"proxy-one", "proxy-two", "nginx", "postgres"},
     }
+
+
+def test_replicas_are_reached_through_nginx_only() -> None:
+    """What trusts any forwarded address publishes no port, and nginx knows every replica by name."""
+    replicas = [name for name, service in SERVICES.items() if service.get("profiles") == ["replicas"]]
+    trusting = [
+        name
+        for name in replicas
+        if SERVICES[name].get("environment", {}).get("MLPROXY_TRUSTED_PROXIES") == "*"
+    ]
+    assert [name for name in trusting if "ports" in SERVICES[name]] == []
+    named = re.findall(r"server ([\w-]+):5000", (ROOT / "deploy" / "nginx" / "nginx.conf").read_text())
+    assert sorted(named) == sorted(trusting)
 
 
 def test_environment_example_names_what_is_read() -> None:

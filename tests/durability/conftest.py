@@ -1,5 +1,6 @@
 """A real server process that delivers to a real emulator process, one pair per module."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,10 +8,20 @@ import httpx
 import pytest
 
 from tests.durability.tracking import Tracking
+from tests.integration.conftest import make_database, postgres_url
 from tests.support.emulator import EmulatorProcess
+from tests.support.nursery import Nursery
 from tests.support.server import ServerProcess
 
+__all__ = ["make_database", "postgres_url"]
 StartServer = Callable[..., ServerProcess]
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Where servers that are killed often are forked from."""
+    with Nursery() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +41,13 @@ def emulator(module_emulator: EmulatorProcess) -> Iterator[EmulatorProcess]:
         module_emulator.settings(**defaults)
 
 
-def deliver_to(emulator: EmulatorProcess, folder: Path, **settings: object) -> ServerProcess:
+def deliver_to(
+    emulator: EmulatorProcess, folder: Path, nursery: Nursery | None = None, **settings: object
+) -> ServerProcess:
     """A server that delivers to this emulator, soon sure of what it does not see."""
     return ServerProcess.start(
         folder,
+        nursery=nursery,
         **{
             "MLPROXY_WORKSPACE": emulator.tracking_uri,
             "MLPROXY_CREDENTIAL": "managed-identity",
@@ -77,17 +91,25 @@ def experiment(client: Tracking, request: pytest.FixtureRequest) -> str:
 
 
 def drain(server: ServerProcess, *, timeout: float = 60.0) -> int:
-    """Wait until nothing is pending or uncertain, as `mlproxy drain` does; how many entries are parked."""
+    """Wait until nothing is pending or uncertain, as `mlproxy drain` does; how many entries are parked.
+
+    It asks again and again: each time, delivery looks at once at what it would look at within two seconds.
+    """
+    deadline = time.monotonic() + timeout
+    left = ask_to_drain(server)
+    while (left["pending"], left["uncertain"]) != (0, 0):
+        assert time.monotonic() < deadline, f"{left}\n{server.log_file.read_text()[-3000:]}"
+        left = ask_to_drain(server)
+    return int(left["parked"])
+
+
+def ask_to_drain(server: ServerProcess) -> dict[str, int]:
+    """What is left after half a second of delivery without waiting for company."""
     answer = httpx.post(
-        f"{server.url}/api/2.0/mlproxy/drain",
-        json={"timeout_seconds": timeout},
-        timeout=timeout + 30,
-        trust_env=False,
+        f"{server.url}/api/2.0/mlproxy/drain", json={"timeout_seconds": 0.4}, timeout=30, trust_env=False
     )
     assert answer.is_success, answer.text
-    left = answer.json()
-    assert (left["pending"], left["uncertain"]) == (0, 0), f"{left}\n{server.log_file.read_text()[-3000:]}"
-    return int(left["parked"])
+    return dict(answer.json())
 
 
 def drain_all(server: ServerProcess, *, timeout: float = 60.0) -> None:

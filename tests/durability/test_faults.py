@@ -12,6 +12,8 @@ ROUTES = {
     "run create": "PATCH .*/runs/[^/]+$",
     "run start": "POST .*/runs/[^/]+/events$",
     "run end": "POST .*/runs/update$",
+    "tag deleted": "POST .*/runs/delete-tag$",
+    "read back": "GET .*/(runs/get|get-history)$",
     "artifact metadata": "POST .*/artifacts/batch/metadata$",
     "blob": "PUT .*(notes.txt|weights.bin)",
     "model version": "POST .*/model-versions/create$",
@@ -19,23 +21,32 @@ ROUTES = {
 }
 FAULTS: dict[str, dict[str, object]] = {
     "answer lost": {"effect": "drop_answer", "when": "after"},
-    "500 before": {"effect": "status", "status": 500, "when": "before"},
-    "500 after": {"effect": "status", "status": 500, "when": "after"},
+    **{
+        f"{status} {when}": {"effect": "status", "status": status, "when": when}
+        for status in (500, 502, 503, 504)
+        for when in ("before", "after")
+    },
     "html": {"effect": "html", "status": 200, "when": "after"},
     "body cut": {"effect": "cut_body"},
 }
 CASES = [
     ("log-batch", "answer lost"),
-    ("log-batch", "500 before"),
-    ("log-batch", "500 after"),
+    *[("log-batch", f"{status} {when}") for status in (500, 502, 503, 504) for when in ("before", "after")],
     ("log-batch", "html"),
     ("log-batch", "body cut"),
     ("run create", "answer lost"),
     ("run create", "500 before"),
+    ("run create", "503 after"),
     ("run create", "html"),
     ("run create", "body cut"),
     ("run start", "answer lost"),
     ("run end", "answer lost"),
+    ("run end", "502 before"),
+    ("run end", "504 after"),
+    ("tag deleted", "answer lost"),
+    ("tag deleted", "500 before"),
+    ("read back", "answer lost"),
+    ("read back", "html"),
     ("artifact metadata", "answer lost"),
     ("artifact metadata", "500 after"),
     ("artifact metadata", "html"),
@@ -51,6 +62,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("route", "fault"), CASES, ids=[f"{route}: {fault}" for route, fault in CASES])
+@pytest.mark.fault("5", "6", "7")
 def test_a_fault_leaves_no_trace(
     route: str,
     fault: str,
@@ -61,14 +73,17 @@ def test_a_fault_leaves_no_trace(
 ) -> None:
     """After such an answer, the run and its model version are in the workspace once, as they were logged."""
     emulator.add_fault(match=ROUTES[route], times=1, **FAULTS[fault])
+    if route == "read back":
+        emulator.add_fault(match=ROUTES["log-batch"], times=1, **FAULTS["answer lost"])
     run = train(client, experiment, f"{route} {fault}")
     model = register(client, run, f"model {route} {fault}".replace(" ", "-"))
     drain_all(server)
-    assert [found["hits"] for found in emulator.faults()] == [1]
+    assert {found["hits"] for found in emulator.faults()} == {1}
     assert_delivered(emulator, run)
     assert_one_version(emulator, run, model)
 
 
+@pytest.mark.fault("5")
 def test_several_faults_in_a_row_leave_no_trace(
     emulator: EmulatorProcess, server: ServerProcess, client: Tracking, experiment: str
 ) -> None:
@@ -81,6 +96,7 @@ def test_several_faults_in_a_row_leave_no_trace(
     assert_delivered(emulator, run)
 
 
+@pytest.mark.fault("8")
 def test_retry_after_is_obeyed(
     emulator: EmulatorProcess, server: ServerProcess, client: Tracking, experiment: str
 ) -> None:
@@ -99,6 +115,7 @@ def test_retry_after_is_obeyed(
     assert min(later) >= 2.9
 
 
+@pytest.mark.fault("5")
 def test_a_lost_create_is_not_held_up_by_the_marker_settle_time(
     emulator: EmulatorProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

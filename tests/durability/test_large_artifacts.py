@@ -69,6 +69,7 @@ def watched(server: ServerProcess) -> Iterator[Memory]:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=[f"{size // MEBIBYTE} MiB" for size in SIZES])
+@pytest.mark.fault("18")
 def test_memory_stays_flat(size: int, emulator: EmulatorProcess, tmp_path: Path) -> None:
     """A big file goes up, across and down again while the server holds at most 64 MiB more than when idle."""
     with deliver_to(emulator, tmp_path / "server") as server:
@@ -97,6 +98,7 @@ def test_memory_stays_flat(size: int, emulator: EmulatorProcess, tmp_path: Path)
         assert memory.peak_bytes <= MOST_MEMORY_BYTES
 
 
+@pytest.mark.fault("18")
 def test_metrics_overtake_a_big_upload(
     emulator: EmulatorProcess, server: ServerProcess, client: Tracking, experiment: str
 ) -> None:
@@ -117,6 +119,7 @@ def test_metrics_overtake_a_big_upload(
     assert_delivered(emulator, run)
 
 
+@pytest.mark.fault("1", "18")
 def test_an_interrupted_upload_goes_on(emulator: EmulatorProcess, tmp_path: Path) -> None:
     """The server is killed while it uploads a file; after the restart the file is there, whole, once."""
     with deliver_to(emulator, tmp_path / "server") as server:

@@ -4,11 +4,14 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from server.commit.writer import Work, Writer
 from server.database.engine import Database
 from server.database.migration import prepare_schema
 from server.domain.clock import SystemClock
 from server.domain.operations import CreateExperiment
+from server.domain.workspace_limits import LimitRefusal
 from server.journal import batches, leases
 from server.journal.batch_states import BatchState
 from server.journal.batches import Batch
@@ -16,6 +19,7 @@ from server.journal.contents import Contents
 from server.journal.entries import append_entry
 from server.journal.lanes import LaneKind, open_lane
 from server.journal.leases import Lane, Lease
+from server.replay.deliveries.delivery import Division
 from server.replay.gate import Gate
 from server.replay.worker import LaneWorker, ReplaySettings
 
@@ -29,6 +33,9 @@ class StolenWhileSending:
         self._writer = writer
         self.sent = 0
         self.successor: Lease | None = None
+
+    async def divide(self, lane: Lane, contents: Contents, refusal: LimitRefusal | None = None) -> Division:
+        return Division(contents)
 
     async def send(self, lane: Lane, batch: Batch, contents: Contents) -> None:
         self.sent += 1
@@ -44,6 +51,7 @@ class StolenWhileSending:
         return timedelta(0)
 
 
+@pytest.mark.fault("16")
 def test_a_lost_lease_changes_nothing(tmp_path: Path) -> None:
     """A worker whose lane was taken over while it was sending stops, and leaves the batch uncertain."""
     asyncio.run(_lose_a_lease(tmp_path))

@@ -19,6 +19,7 @@ from tests.support.server import ServerProcess
 TOKEN_SECONDS = 5.0
 
 
+@pytest.mark.fault("13")
 def test_training_while_the_workspace_is_down(
     emulator: EmulatorProcess, server: ServerProcess, client: Tracking, experiment: str
 ) -> None:
@@ -38,6 +39,7 @@ def test_training_while_the_workspace_is_down(
         assert_delivered(emulator, run)
 
 
+@pytest.mark.fault("13")
 def test_the_workspace_goes_away_in_the_middle(
     emulator: EmulatorProcess, server: ServerProcess, client: Tracking, experiment: str
 ) -> None:
@@ -56,6 +58,7 @@ def test_the_workspace_goes_away_in_the_middle(
     assert_delivered(emulator, run)
 
 
+@pytest.mark.fault("9")
 def test_tokens_that_live_five_seconds(
     emulator: EmulatorProcess, server: ServerProcess, client: Tracking, experiment: str
 ) -> None:
@@ -79,6 +82,7 @@ def test_tokens_that_live_five_seconds(
     assert_delivered(emulator, run)
 
 
+@pytest.mark.fault("9")
 def test_fifty_refused_calls_renew_the_token_once(
     emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +109,7 @@ def test_fifty_refused_calls_renew_the_token_once(
     assert sum(call["status"] == 401 for call in calls) > 1
 
 
+@pytest.mark.fault("7")
 def test_a_slow_workspace_slows_no_client(
     emulator: EmulatorProcess, server: ServerProcess, client: Tracking, experiment: str
 ) -> None:

@@ -2,25 +2,41 @@
 
 import json
 
+import httpx
+import pytest
+
 from tests.durability.conftest import drain
 from tests.durability.tracking import Tracking, assert_delivered, train
-from tests.support.emulator import EmulatorProcess
+from tests.support.emulator import WORKSPACE_PATH, EmulatorProcess
 from tests.support.server import ServerProcess
 from tests.support.workspace import MODEL_HISTORY_TAG, PARENT_TAG, RUN_MARKER_TAG, run_of, runs_of
 
 
+def log_behind_the_back(emulator: EmulatorProcess, run_id: str, key: str, value: str) -> None:
+    """Someone logs a param to the run in the workspace itself."""
+    answer = httpx.post(
+        f"{emulator.http_url}/mlflow/v2.0{WORKSPACE_PATH}/api/2.0/mlflow/runs/log-parameter",
+        json={"run_id": run_id, "key": key, "value": value},
+        headers={"Authorization": f"Bearer {emulator.token()}"},
+        trust_env=False,
+    )
+    assert answer.is_success, answer.text
+
+
+@pytest.mark.fault("10")
 def test_only_what_is_refused_is_parked(
     emulator: EmulatorProcess, server: ServerProcess, client: Tracking, experiment: str
 ) -> None:
-    """One tag over the workspace's limit, in the middle of a batch, is all that is missing there."""
+    """A param that has another value in the workspace, amid a batch, is all that is missing there."""
     before = server.status()["parked"]
-    emulator.settings(limits={"tag_value_chars": 100})
-    run = client.create_run(experiment, "a tag too long")
+    run = client.create_run(experiment, "a contested param")
+    drain(server)
+    log_behind_the_back(emulator, run.run_id, "contested", "theirs")
     client.log_params(run, {f"p{number}": str(number) for number in range(20)})
     for step in range(30):
         client.log_metric(run, "loss", step / 3, step)
         client.set_tag(run, f"t{step % 5}", str(step))
-    client.set_tag(run, "too long", "x" * 101)
+    client.log_params(run, {"contested": "ours"})
     client.log_metric(run, "loss", 10.0, 30)
     client.set_tag(run, "after", "yes")
     client.upload(run, "notes.txt", b"x")
@@ -30,31 +46,13 @@ def test_only_what_is_refused_is_parked(
     assert drained.returncode == 0, drained.stdout
     assert "1 parked" in drained.stdout
     assert run.run_id in drained.stdout
-    del run.tags["too long"]
+    run.params["contested"] = "theirs"
     assert_delivered(emulator, run)
     assert_delivered(emulator, other)
     assert server.status()["parked"] == before + 1
     status = client.run_status(run.run_id)
     assert (status["parked"], status["pending"], status["uncertain"]) == (1, 0, 0)
     assert client.run_status(other.run_id)["parked"] == 0
-
-
-def test_a_metric_name_too_many_parks_only_its_points(
-    emulator: EmulatorProcess, server: ServerProcess, client: Tracking, experiment: str
-) -> None:
-    """With more metric names than the workspace takes, the points of the first ones are all there, once."""
-    emulator.settings(limits={"metric_names_per_run": 3})
-    run = client.create_run(experiment, "too many names")
-    for step in range(4):
-        client.log_points(run, [(f"m{name}", step / 3, step) for name in range(3)])
-    client.log_metric(run, "one too many", 1.0, 0)
-    for step in range(4, 8):
-        client.log_points(run, [(f"m{name}", step / 3, step) for name in range(3)])
-    client.end(run)
-    drain(server)
-    assert client.run_status(run.run_id)["parked"] == 1
-    run.points = [logged for logged in run.points if logged[0] != "one too many"]
-    assert_delivered(emulator, run)
 
 
 def test_runs_that_the_workspace_names_itself(
@@ -85,6 +83,7 @@ def test_runs_that_the_workspace_names_itself(
     assert server.cli("verify", child.run_id).returncode == 0, server.cli("verify", child.run_id).stdout
 
 
+@pytest.mark.fault("5")
 def test_a_mapped_run_whose_answer_was_lost_is_made_once(
     emulator: EmulatorProcess, server: ServerProcess, client: Tracking, experiment: str
 ) -> None:

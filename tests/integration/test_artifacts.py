@@ -23,6 +23,7 @@ from fastapi import FastAPI
 from starlette.routing import BaseRoute
 
 from server.api.artifacts import ArtifactRoutes
+from server.api.direct_artifacts import DirectArtifactRoutes
 from server.api.door import Door
 from server.api.endpoints import Call, Endpoint, json_routes
 from server.api.experiments import ExperimentRoutes
@@ -33,16 +34,19 @@ from server.database.schema import metadata
 from server.domain.access import Permission, Principal, Role
 from server.domain.clock import SystemClock
 from server.domain.operations import DeleteArtifact, Operation, UploadArtifact
+from server.domain.origins import Origin
 from server.domain.verdicts import Verdict
 from server.journal.codec import decode_operation
 from server.protocol.runs import CreateRunRequest
 from server.services.artifacts import Artifacts
+from server.services.direct_artifacts import DirectArtifacts
 from server.services.experiments import Experiments, add_default_experiment
 from server.services.runs import Runs
 from server.spool.spool import Spool
 from server.store import artifacts as rows
 from server.store.artifacts import ArtifactFile, FolderEntry
 from server.upstream.failures import DOES_NOT_EXIST, UpstreamFailure
+from tests.support.tracking import resends_over
 
 pytestmark = pytest.mark.asyncio
 
@@ -100,7 +104,7 @@ class Served:
 
     async def run(self, experiment_id: str = "0") -> tuple[str, str]:
         """A new run: its id and the path of its root."""
-        message = await self.runs.create(CreateRunRequest(experiment_id=experiment_id), None)
+        message = await self.runs.create(CreateRunRequest(experiment_id=experiment_id), Origin())
         uri = message.info.artifact_uri
         return message.info.run_id, uri.removeprefix("mlflow-artifacts:/")
 
@@ -202,10 +206,16 @@ async def serving(
     spool, workspace = Spool(folder / "spool", room), Workspace()
     upstream = workspace if has_workspace else None
     artifacts = Artifacts(database=database, writer=writer, spool=spool, upstream=upstream)
-    experiments = Experiments(database=database, writer=writer)
-    runs = Runs(database=database, writer=writer)
+    resends = resends_over(database, writer)
+    experiments = Experiments(database=database, writer=writer, resends=resends)
+    runs = Runs(database=database, writer=writer, resends=resends)
     routes: list[BaseRoute] = [
         *ArtifactRoutes(artifacts).routes(),
+        *DirectArtifactRoutes(
+            direct=DirectArtifacts(database=database, writer=writer, storage=None),
+            artifacts=artifacts,
+            path_prefix="",
+        ).routes(),
         *ExperimentRoutes(experiments).routes(),
         *RunRoutes(runs).routes(),
         *json_routes("POST", "/logged-models/search", _no_models, permission=Permission.READ),
@@ -716,7 +726,7 @@ async def test_other_bytes_replace_the_file(served: Served) -> None:
 async def test_a_location_of_ones_own_is_known_by_its_runs(served: Served) -> None:
     """Whatever the experiment's location is, the run says where its root is."""
     location = "mlflow-artifacts:/teams/artifacts/vision"
-    experiment_id = await served.experiments.create("vision", location, [], None)
+    experiment_id = await served.experiments.create("vision", location, [], Origin())
     run_id, root = await served.run(str(experiment_id))
     assert root == f"teams/artifacts/vision/{run_id}/artifacts"
     await served.put(f"{root}/x/artifacts/f", b"x")
@@ -980,6 +990,31 @@ async def test_files_are_found_by_their_owner(served: Served) -> None:
     assert (await served.http.get(f"{api}/logged-models/m-2/artifacts/directories")).status_code == 404
 
 
+async def test_the_ui_stores_a_file_of_a_run(served: Served) -> None:
+    """It comes as JSON with the run's id beside it, is read back at once, and is to be delivered."""
+    run_id, root = await served.run()
+    url = "/ajax-api/2.0/mlflow/upload-artifact"
+    name = {"run_uuid": run_id, "path": "tables/eval_results_table.json"}
+    table = {"columns": ["input"], "data": [["Grüße"]]}
+    assert (await served.http.post(url, params=name, json=table)).json() == {}
+    assert (await served.get(f"{root}/tables/eval_results_table.json")).json() == table
+    [operation] = await served.entries(run_id)
+    assert isinstance(operation, UploadArtifact)
+    assert operation.upstream_path == "tables/eval_results_table.json"
+    for params, content, status in [
+        (name, b"", 400),
+        ({"run_uuid": run_id, "path": "../x"}, b"x", 400),
+        ({"run_uuid": run_id}, b"x", 400),
+        ({"path": "x"}, b"x", 400),
+        ({"run_uuid": "0" * 32, "path": "x"}, b"x", 404),
+        (name, b"x" * (10 * MIB + 1), 413),
+    ]:
+        assert (await served.http.post(url, params=params, content=content)).status_code == status
+    foreign = {"Origin": "https://elsewhere.example"}
+    assert (await served.http.post(url, params=name, content=b"x", headers=foreign)).status_code == 403
+    assert await served.names(f"{root}/tables") == ["eval_results_table.json"]
+
+
 async def test_what_is_missing_in_a_request_is_named(served_on_sqlite: Served) -> None:
     """In MLflow's words."""
     for url, missing in [
@@ -995,15 +1030,21 @@ async def test_what_is_missing_in_a_request_is_named(served_on_sqlite: Served) -
 @pytest.mark.parametrize("call", ["mpu/create", "mpu/complete", "mpu/abort"])
 async def test_multipart_uploads_are_declined(served_on_sqlite: Served, call: str) -> None:
     """In the words on which clients fall back to one upload."""
-    answer = await served_on_sqlite.http.post(f"/api/2.0/mlflow-artifacts/{call}/1/r/artifacts/f", json={})
+    body = {"path": "f", "num_parts": 1, "upload_id": "x"}
+    answer = await served_on_sqlite.http.post(f"/api/2.0/mlflow-artifacts/{call}/1/r/artifacts", json=body)
     assert (answer.status_code, answer.json()["error_code"]) == (501, "NOT_IMPLEMENTED")
     assert answer.json()["message"].startswith("Multipart upload is not supported")
 
 
 async def test_presigned_urls_are_declined(served_on_sqlite: Served) -> None:
-    """Clients then download through the server."""
-    answer = await served_on_sqlite.http.get("/api/2.0/mlflow-artifacts/presigned/1/r/artifacts/f")
-    assert (answer.status_code, answer.json()["error_code"]) == (501, "NOT_IMPLEMENTED")
+    """Clients then go through the server."""
+    http = served_on_sqlite.http
+    answers = [await http.get("/api/2.0/mlflow-artifacts/presigned/1/r/artifacts/f")]
+    for kind in ("download", "upload"):
+        url = f"/api/2.0/mlflow/artifacts/presigned-{kind}-url"
+        answers.append(await http.post(url, json={"run_id": "r", "path": "f"}))
+    for answer in answers:
+        assert (answer.status_code, answer.json()["error_code"]) == (501, "NOT_IMPLEMENTED")
 
 
 async def test_a_key_that_may_read_may_not_write(served_on_sqlite: Served) -> None:
@@ -1025,7 +1066,7 @@ async def test_a_key_that_may_read_may_not_write(served_on_sqlite: Served) -> No
         route.permission is (Permission.READ if "GET" in (route.methods or ()) else Permission.WRITE)
         for route in routes
     )
-    assert len(writing) == 8
+    assert len(writing) == 3
 
 
 # --- bounds ---------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from server.domain.clock import SystemClock
 from server.services.evaluation import EvaluationDatasets
 from server.services.experiments import Experiments, add_default_experiment
 from server.services.keys import OpenAuthenticator
+from tests.support.tracking import resends_over
 
 pytestmark = pytest.mark.asyncio
 
@@ -74,8 +75,9 @@ async def bench(database_url: str) -> AsyncIterator[Bench]:
     writer = Writer(database=database, clock=SystemClock())
     writer.start()
     await writer.commit(Work(add_default_experiment))
+    experiments = Experiments(database=database, writer=writer, resends=resends_over(database, writer))
     routes = [
-        *ExperimentRoutes(Experiments(database=database, writer=writer)).routes(),
+        *ExperimentRoutes(experiments).routes(),
         *EvaluationRoutes(EvaluationDatasets(database=database, writer=writer)).routes(),
     ]
     door = make_door(

@@ -21,6 +21,7 @@ from server.services.experiments import Experiments, add_default_experiment
 from server.services.logged_models import LoggedModels
 from server.services.runs import Runs
 from server.store import logged_models as store
+from tests.support.tracking import FROM_NOWHERE, resends_over
 
 pytestmark = pytest.mark.asyncio
 
@@ -82,13 +83,14 @@ async def bench(database_url: str) -> AsyncIterator[Bench]:
     writer = Writer(database=database, clock=SystemClock())
     writer.start()
     await writer.commit(Work(add_default_experiment))
+    parts = {"database": database, "writer": writer, "resends": resends_over(database, writer)}
     routes = [
-        *ExperimentRoutes(Experiments(database=database, writer=writer)).routes(),
-        *RunRoutes(Runs(database=database, writer=writer)).routes(),
-        *LoggedModelRoutes(LoggedModels(database=database, writer=writer)).routes(),
+        *ExperimentRoutes(Experiments(**parts)).routes(),
+        *RunRoutes(Runs(**parts)).routes(),
+        *LoggedModelRoutes(LoggedModels(**parts)).routes(),
     ]
     door = make_door(make_app(routes), authenticator=_Anyone(), allowed_hosts=frozenset({"localhost"}))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=door)) as http:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=door, client=FROM_NOWHERE)) as http:
         yield Bench(database, http)
     await writer.stop()
     database.close()

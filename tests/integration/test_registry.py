@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import ANY
 
 import httpx
 import pytest
@@ -39,6 +40,7 @@ from server.services.registry import Registry
 from server.services.runs import Runs
 from server.store import artifacts
 from server.store.artifacts import ArtifactFile
+from tests.support.tracking import FROM_NOWHERE, resends_over
 
 pytestmark = pytest.mark.asyncio
 PROMPT = {"key": "mlflow.prompt.is_prompt", "value": "true"}
@@ -139,14 +141,15 @@ async def bench(database_url: str) -> AsyncIterator[Bench]:
     writer = Writer(database=database, clock=SystemClock())
     writer.start()
     await writer.commit(Work(add_default_experiment))
+    parts = {"database": database, "writer": writer, "resends": resends_over(database, writer)}
     routes = [
-        *ExperimentRoutes(Experiments(database=database, writer=writer)).routes(),
-        *RunRoutes(Runs(database=database, writer=writer)).routes(),
-        *RegistryRoutes(Registry(database=database, writer=writer)).routes(),
-        *LoggedModelRoutes(LoggedModels(database=database, writer=writer)).routes(),
+        *ExperimentRoutes(Experiments(**parts)).routes(),
+        *RunRoutes(Runs(**parts)).routes(),
+        *RegistryRoutes(Registry(**parts)).routes(),
+        *LoggedModelRoutes(LoggedModels(**parts)).routes(),
     ]
     door = make_door(make_app(routes), authenticator=_Anyone(), allowed_hosts=frozenset({"localhost"}))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=door)) as http:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=door, client=FROM_NOWHERE)) as http:
         yield Bench(database, writer, http)
     await writer.stop()
     database.close()
@@ -287,7 +290,7 @@ async def test_life_of_a_version(bench: Bench) -> None:
     await bench.call("GET", "model-versions/get", **of, fails="RESOURCE_DOES_NOT_EXIST")
     await bench.call("DELETE", "model-versions/delete", **of, fails="RESOURCE_DOES_NOT_EXIST")
     assert (await bench.entries("m"))[1:] == [
-        CreateModelVersion(1, None, None, "s3://b/x", None, {"k": "v"}),
+        CreateModelVersion(1, None, None, "s3://b/x", None, {"k": "v"}, uid=ANY),
         UpdateModelVersion(1, "d"),
         SetModelVersionTag(1, "t", "1"),
         DeleteModelVersionTag(1, "t"),
@@ -503,7 +506,8 @@ async def test_a_foreign_source_waits_for_its_run_only(bench: Bench) -> None:
     await bench.upload(run_id, "model/MLmodel")
     await bench.call("POST", "registered-models/create", name="m")
     await bench.make_version("m", "s3://b/x", run_id=run_id)
-    assert (await bench.entries("m"))[-1] == CreateModelVersion(1, run_id, None, "s3://b/x", None, {})
+    made = CreateModelVersion(1, run_id, None, "s3://b/x", None, {}, uid=ANY)
+    assert (await bench.entries("m"))[-1] == made
     data_lane, _ = await bench.lanes(run_id)
     assert await bench.barriers("m") == [(2, data_lane, 1)]
 

@@ -21,6 +21,7 @@ from server.services.keys import OpenAuthenticator
 from server.services.scorers import Scorers
 from tests.support.interpreters import client_python, run_client
 from tests.support.server import ServerProcess
+from tests.support.tracking import resends_over
 
 JUDGE = {"name": "polite", "instructions_judge_pydantic_data": {"model": "openai:/gpt-4o"}}
 
@@ -69,8 +70,9 @@ async def bench(database_url: str) -> AsyncIterator[Bench]:
     writer = Writer(database=database, clock=SystemClock())
     writer.start()
     await writer.commit(Work(add_default_experiment))
+    experiments = Experiments(database=database, writer=writer, resends=resends_over(database, writer))
     routes = [
-        *ExperimentRoutes(Experiments(database=database, writer=writer)).routes(),
+        *ExperimentRoutes(experiments).routes(),
         *ScorerRoutes(Scorers(database=database, writer=writer)).routes(),
     ]
     door = make_door(

@@ -20,7 +20,7 @@ HEADER = "X-MLFLOW-WORKSPACE"
 async def http() -> AsyncIterator[httpx.AsyncClient]:
     """A server without a socket."""
     door = make_door(
-        make_app([*WorkspaceRoutes().routes(), *UiCallRoutes().routes()]),
+        make_app([*WorkspaceRoutes().routes(), *UiCallRoutes(has_direct_artifacts=False).routes()]),
         authenticator=OpenAuthenticator(),
         allowed_hosts=frozenset({"localhost"}),
     )

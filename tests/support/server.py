@@ -17,6 +17,7 @@ from typing import Any, Self
 import httpx
 
 from tests.support.emulator import REPOSITORY, free_port
+from tests.support.nursery import Nursery, NurseryChild
 
 START_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 30.0
@@ -33,30 +34,38 @@ class ServerError(Exception):
 class ServerProcess:
     """One proxy. Use `start`; leave it with `stop`, `kill` or a `with` block."""
 
-    def __init__(self, *, data_dir: Path, port: int, settings: dict[str, str]) -> None:
+    def __init__(
+        self, *, data_dir: Path, port: int, settings: dict[str, str], nursery: Nursery | None = None
+    ) -> None:
         self.data_dir = data_dir
         self.port = port
         self.api_key: str | None = None
         self._settings = settings
-        self._process: subprocess.Popen[bytes] | None = None
+        self._nursery = nursery
+        self._process: subprocess.Popen[bytes] | NurseryChild | None = None
         self._http = httpx.Client(base_url=self.url, timeout=60.0, trust_env=False)
 
     @classmethod
-    def start(cls, data_dir: Path | str, *, port: int | None = None, **env: object) -> Self:
+    def start(
+        cls, data_dir: Path | str, *, port: int | None = None, nursery: Nursery | None = None, **env: object
+    ) -> Self:
         """Start on a free loopback port and wait until it answers.
 
-        `env` are environment variables (`MLPROXY_WORKSPACE=…`, `IDENTITY_ENDPOINT=…`).
+        `env` are environment variables (`MLPROXY_WORKSPACE=…`, `IDENTITY_ENDPOINT=…`). With a `nursery`
+        it is forked from there, which takes a fraction of the time.
         """
-        server = cls.prepare(data_dir, port=port, **env)
+        server = cls.prepare(data_dir, port=port, nursery=nursery, **env)
         server.launch()
         return server
 
     @classmethod
-    def prepare(cls, data_dir: Path | str, *, port: int | None = None, **env: object) -> Self:
+    def prepare(
+        cls, data_dir: Path | str, *, port: int | None = None, nursery: Nursery | None = None, **env: object
+    ) -> Self:
         """One that is not running: for its commands, or to `launch` later."""
         data_dir = Path(data_dir).absolute()
         data_dir.mkdir(parents=True, exist_ok=True)
-        server = cls(data_dir=data_dir, port=port or free_port(), settings={})
+        server = cls(data_dir=data_dir, port=port or free_port(), settings={}, nursery=nursery)
         server._change(env)
         return server
 
@@ -72,6 +81,11 @@ class ServerProcess:
     @property
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its end has been waited for, or it never ran."""
+        return self._process is None
 
     @property
     def log_file(self) -> Path:
@@ -96,15 +110,22 @@ class ServerProcess:
 
     def launch(self) -> None:
         """Start it and wait until `/health` answers."""
+        self._process = self._start_process()
+        self._await_health(self._process)
+
+    def _start_process(self) -> "subprocess.Popen[bytes] | NurseryChild":
+        if self._nursery is not None:
+            return self._nursery.start(
+                ["serve"], cwd=self.data_dir, env=self.environment(), log_file=self.log_file
+            )
         with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-m", "server", "serve"],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.data_dir,
                 env=self.environment(),
             )
-        self._await_health(self._process)
 
     def stop(self) -> int:
         """End it the polite way (SIGTERM), wait, and give its exit code."""
@@ -173,12 +194,12 @@ class ServerProcess:
             else:
                 self._settings[name] = str(value)
 
-    def _running(self) -> "subprocess.Popen[bytes]":
+    def _running(self) -> "subprocess.Popen[bytes] | NurseryChild":
         if self._process is None:
             raise ServerError("not running")
         return self._process
 
-    def _await_health(self, process: "subprocess.Popen[bytes]") -> None:
+    def _await_health(self, process: "subprocess.Popen[bytes] | NurseryChild") -> None:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while time.monotonic() < deadline:
             if process.poll() is not None:
@@ -186,7 +207,7 @@ class ServerProcess:
             try:
                 self._http.get("/health")
             except httpx.TransportError:
-                time.sleep(0.05)
+                time.sleep(0.05 if self._nursery is None else 0.01)
             else:
                 return
         code = self._end(signal.SIGKILL)

@@ -25,11 +25,15 @@ from server.journal.codec import decode_operation
 from server.services.experiments import Experiments, add_default_experiment
 from server.services.keys import OpenAuthenticator
 from server.services.metrics import Metrics
+from server.services.namings import Namings
+from server.services.resends import Resends
 from server.services.runs import Runs
 from server.settings import Settings
 
 MLFLOW = "/api/2.0/mlflow/"
 DEADLINE_SECONDS = 20.0
+FROM_NOWHERE = ("", 0)
+"""The address of a client of whom nothing is known: no create of its is taken for another one sent again."""
 
 Json = dict[str, Any]
 
@@ -81,6 +85,16 @@ class Api:
             {item["key"]: item["value"] for item in data.get("params", [])},
             {item["key"]: item["value"] for item in data.get("tags", [])},
         )
+
+
+@asynccontextmanager
+async def client_at(door: Any, address: str, **headers: str) -> AsyncIterator[Api]:
+    """A client of that address, which says nothing about its connection."""
+    transport = httpx.ASGITransport(app=door, client=(address, 50_000))
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://localhost", headers=headers, timeout=60
+    ) as http:
+        yield Api(http)
 
 
 def refusal_of(answer: httpx.Response) -> tuple[int, str, str]:
@@ -173,21 +187,34 @@ class Journal:
 class Tracking(Api):
     """A whole server and its journal."""
 
+    door: Any = field(kw_only=True)
     journal: Journal = field(kw_only=True)
     routes: list[Any] = field(kw_only=True)
     database_url: str = field(kw_only=True)
 
 
 @asynccontextmanager
+async def journal_of(tracking: Tracking) -> AsyncIterator[Transaction]:
+    """A transaction on the server's database, as its writer has them. Only while nothing else writes."""
+    database = tracking.journal.database
+    with database.writing(SystemClock().now_ms()) as transaction:
+        yield transaction
+
+
+@asynccontextmanager
 async def tracking_server(database_url: str, data_dir: Path, **settings: Any) -> AsyncIterator[Tracking]:
     """A server as `serve` builds it, reached through its door."""
     server = await build(Settings(data_dir=data_dir, database_url=database_url, **settings))
-    transport = httpx.ASGITransport(app=server.door)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(app=server.door, client=FROM_NOWHERE)  # type: ignore[arg-type]
     try:
         await server.start()
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as http:
             yield Tracking(
-                http, journal=Journal(server.database), routes=server.routes, database_url=database_url
+                http,
+                door=server.door,
+                journal=Journal(server.database),
+                routes=server.routes,
+                database_url=database_url,
             )
     finally:
         await server.stop()
@@ -246,18 +273,26 @@ async def bench_server(database_url: str, *, bounds: Bounds | None = None) -> As
     )
     writer.start()
     await writer.commit(Work(add_default_experiment))
+    resends = resends_over(database, writer)
     app = make_app(
         [
-            *RunRoutes(Runs(database=database, writer=writer)).routes(),
-            *ExperimentRoutes(Experiments(database=database, writer=writer)).routes(),
+            *RunRoutes(Runs(database=database, writer=writer, resends=resends)).routes(),
+            *ExperimentRoutes(Experiments(database=database, writer=writer, resends=resends)).routes(),
             *MetricRoutes(Metrics(database=database)).routes(),
         ]
     )
     door = make_door(app, authenticator=OpenAuthenticator(), allowed_hosts=frozenset({"localhost"}))
-    transport = httpx.ASGITransport(app=door)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(app=door, client=FROM_NOWHERE)  # type: ignore[arg-type]
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as http:
             yield Bench(http, door=door, database=database, writer=writer, groups=groups)
     finally:
         await writer.stop()
         database.close()
+
+
+def resends_over(database: Database, writer: Writer) -> Resends:
+    """What recognises creates that are sent again, hearing what this database's requests name."""
+    namings = Namings(database=database, writer=writer)
+    database.on_names(namings)
+    return Resends(writer=writer, namings=namings)

@@ -7,14 +7,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import assert_never, cast
 
-from server.commit.writer import Work, Writer
+from server.commit.writer import Work
 from server.database.engine import Database, Transaction
+from server.domain import failpoints
 from server.domain.operations import DeleteArtifact, UploadArtifact
 from server.domain.verdicts import Verdict
+from server.domain.workspace_limits import LimitRefusal
 from server.journal.batches import Batch
 from server.journal.contents import Contents
 from server.journal.leases import Lane
+from server.replay.deliveries.delivery import Division
 from server.replay.deliveries.runs import upstream_run_id
+from server.replay.turns import LaneWriter
 from server.spool.spool import Spool
 from server.store import artifacts, upstream_ids
 from server.store.upstream_ids import RunIds
@@ -26,7 +30,7 @@ class ArtifactDelivery:
     """Delivers a run's artifact lane."""
 
     def __init__(
-        self, *, database: Database, writer: Writer, artifacts_upstream: UpstreamArtifacts, spool: Spool
+        self, *, database: Database, writer: LaneWriter, artifacts_upstream: UpstreamArtifacts, spool: Spool
     ) -> None:
         self._database = database
         self._writer = writer
@@ -93,8 +97,13 @@ class ArtifactDelivery:
             )
 
         may_go = await self._writer.commit(Work(mark), background=True)
+        failpoints.reach("upload.recorded")
         if may_go and operation.spool_name is not None:
             await self._spool.remove(operation.spool_name)
+
+    async def divide(self, lane: Lane, contents: Contents, refusal: LimitRefusal | None = None) -> Division:
+        """Everything is sent."""
+        return Division(contents)
 
     async def find_missing(self, lane: Lane, batch: Batch, contents: Contents) -> Contents:
         """Everything: sending again is harmless."""

@@ -7,8 +7,9 @@ it is found again after an outcome that nobody knows.
 from datetime import timedelta
 from typing import assert_never, cast
 
-from server.commit.writer import Work, Writer
+from server.commit.writer import Work
 from server.database.engine import Database, Transaction
+from server.domain import failpoints
 from server.domain.operations import (
     CreateModelVersion,
     CreateRegisteredModel,
@@ -22,10 +23,12 @@ from server.domain.operations import (
     UpdateRegisteredModel,
 )
 from server.domain.verdicts import Verdict
+from server.domain.workspace_limits import LimitRefusal
 from server.journal.batches import Batch
 from server.journal.contents import Contents
 from server.journal.leases import Lane
-from server.replay.deliveries.delivery import SettleTimes
+from server.replay.deliveries.delivery import Division, SettleTimes
+from server.replay.turns import LaneWriter
 from server.store import upstream_ids
 from server.upstream.failures import UpstreamFailure
 from server.upstream.models import UpstreamModels
@@ -54,7 +57,7 @@ class ModelDelivery:
         self,
         *,
         database: Database,
-        writer: Writer,
+        writer: LaneWriter,
         models: UpstreamModels,
         settle: SettleTimes,
         installation: str,
@@ -68,7 +71,7 @@ class ModelDelivery:
     async def send(self, lane: Lane, batch: Batch, contents: Contents) -> None:
         """Send one operation."""
         operation = cast(ModelOperation, contents.entries[0].operation)
-        name = await self._name(lane)
+        name = await self.find_name(lane)
         if name is None:
             return  # deleted here since: there is nothing left to bring
         match operation:
@@ -106,13 +109,14 @@ class ModelDelivery:
         source = operation.source
         if run_id is not None and operation.upstream_path is not None:
             source = run_artifact_source(run_id, operation.upstream_path)
-        tags = {**operation.tags, MARKER_TAG: self._marker(lane, operation)}
+        tags = {**operation.tags, MARKER_TAG: self.marker(lane, operation)}
         version = await self._models.create_version(name, source, run_id, operation.description or "", tags)
+        failpoints.reach("version.made")
         await self._remember(lane, operation.version, version)
 
-    def _marker(self, lane: Lane, operation: CreateModelVersion) -> str:
+    def marker(self, lane: Lane, operation: CreateModelVersion) -> str:
         """Names one version of one registered model of this installation."""
-        return f"{self._installation}.{lane.subject_id}.{operation.version}"
+        return operation.uid or f"{self._installation}.{lane.subject_id}.{operation.version}"
 
     async def _upstream_run(self, run_id: str | None) -> str | None:
         if run_id is None:
@@ -127,7 +131,7 @@ class ModelDelivery:
 
         await self._writer.commit(Work(remember), background=True)
 
-    async def _name(self, lane: Lane) -> str | None:
+    async def find_name(self, lane: Lane) -> str | None:
         """The model's name there; None for a model that was deleted here."""
         return await self._database.read(
             lambda transaction: upstream_ids.find_model_name(transaction, lane.subject_id)
@@ -145,13 +149,17 @@ class ModelDelivery:
             )
         return found
 
+    async def divide(self, lane: Lane, contents: Contents, refusal: LimitRefusal | None = None) -> Division:
+        """Everything is sent."""
+        return Division(contents)
+
     async def find_missing(self, lane: Lane, batch: Batch, contents: Contents) -> Contents:
         """A version is looked for by its marker; everything else is harmless to repeat."""
         operation = contents.entries[0].operation
-        name = await self._name(lane)
+        name = await self.find_name(lane)
         if not isinstance(operation, CreateModelVersion) or name is None:
             return contents
-        marker = self._marker(lane, operation)
+        marker = self.marker(lane, operation)
         found = await self._models.find_versions_by_tag(name, MARKER_TAG, marker)
         if not found:
             return contents

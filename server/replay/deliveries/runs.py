@@ -5,12 +5,12 @@ run fall back to `runs/create` with a marker tag, and the choice is stored befor
 sent: once the first way may have taken effect the run never takes the second.
 """
 
-import math
 from datetime import timedelta
 from typing import assert_never, cast
 
-from server.commit.writer import Work, Writer
+from server.commit.writer import Work
 from server.database.engine import Database, Transaction
+from server.domain import failpoints
 from server.domain.entities import LifecycleStage, RunStatus
 from server.domain.operations import (
     CreateRun,
@@ -22,23 +22,28 @@ from server.domain.operations import (
     UpdateRun,
 )
 from server.domain.verdicts import Verdict
+from server.domain.workspace_limits import LimitRefusal
+from server.journal.batch_states import BatchState
 from server.journal.batches import Batch
 from server.journal.contents import Contents, EntryRow, PointRow
 from server.journal.leases import Lane
 from server.replay.batching import is_loggable
-from server.replay.deliveries.delivery import SettleTimes
+from server.replay.deliveries.capacity import RunCapacity
+from server.replay.deliveries.delivery import Division, SettleTimes
+from server.replay.deliveries.histories import Histories, identity_of, metric_of
+from server.replay.turns import LaneWriter
 from server.store import upstream_ids
 from server.store.upstream_ids import RunIds
+from server.upstream.artifacts import UpstreamArtifacts
 from server.upstream.failures import UpstreamFailure
-from server.upstream.metrics import UpstreamMetrics
-from server.upstream.runs import NewRun, UpstreamMetric, UpstreamRun, UpstreamRuns
+from server.upstream.overflow import OverflowContents, read_overflow
+from server.upstream.runs import NewRun, UpstreamRun, UpstreamRuns
 
 HISTORY_WAY = "history"
 MLFLOW_WAY = "mlflow"
 _REFUSALS_OF_THE_WAY = (400, 404, 405)
 
 RunOperation = CreateRun | UpdateRun | DeleteRun | RestoreRun | DeleteTag
-PointIdentity = tuple[str, int, int, float | None]
 
 
 class RunDelivery:
@@ -48,29 +53,48 @@ class RunDelivery:
         self,
         *,
         database: Database,
-        writer: Writer,
+        writer: LaneWriter,
         runs: UpstreamRuns,
-        metrics: UpstreamMetrics,
+        histories: Histories,
+        artifacts: UpstreamArtifacts,
         settle: SettleTimes,
+        capacity: RunCapacity,
+        takes_own_ids: bool = True,
     ) -> None:
         self._database = database
         self._writer = writer
         self._runs = runs
-        self._metrics = metrics
+        self._histories = histories
+        self._artifacts = artifacts
         self._settle = settle
+        self._capacity = capacity
+        self._takes_own_ids = takes_own_ids
+
+    async def divide(self, lane: Lane, contents: Contents, refusal: LimitRefusal | None = None) -> Division:
+        """Params, tags and points that the run cannot hold overflow."""
+        ids = await self._ids(lane)
+        if ids.upstream_id is None or not _is_logged(contents):
+            return Division(contents)
+        return await self._capacity.divide(lane, ids.upstream_id, contents, refusal)
 
     async def send(self, lane: Lane, batch: Batch, contents: Contents) -> None:
         """Send one operation, or a batch of points, params and tags."""
         ids = await self._ids(lane)
-        if contents.points or is_loggable(contents.entries[0]):
+        if not _is_logged(contents):
+            operation = cast(RunOperation, contents.entries[0].operation)
+            await self._send_one(ids, operation, may_exist=batch.state is BatchState.UNCERTAIN)
+            return
+        try:
             await self._log(ids, contents)
-        else:
-            await self._send_one(ids, cast(RunOperation, contents.entries[0].operation))
+        except UpstreamFailure:
+            self._capacity.note_failed(lane)
+            raise
+        self._capacity.note_sent(lane, batch.last_position, contents)
 
-    async def _send_one(self, ids: RunIds, operation: RunOperation) -> None:
+    async def _send_one(self, ids: RunIds, operation: RunOperation, *, may_exist: bool) -> None:
         match operation:
             case CreateRun():
-                await self._create(ids, operation)
+                await self._create(ids, operation, may_exist=may_exist)
             case UpdateRun():
                 status = RunStatus(operation.status) if operation.status else None
                 await self._runs.update(upstream_run_id(ids), status, operation.end_time_ms, operation.name)
@@ -85,7 +109,7 @@ class RunDelivery:
 
     # --- creating ---
 
-    async def _create(self, ids: RunIds, operation: CreateRun) -> None:
+    async def _create(self, ids: RunIds, operation: CreateRun, *, may_exist: bool) -> None:
         if ids.experiment.upstream_id is None:
             raise UpstreamFailure(
                 Verdict.PARK,
@@ -96,8 +120,13 @@ class RunDelivery:
             await self._create_with_marker(ids, operation)
             return
         is_first_try = ids.create_way is None
+        if is_first_try and not self._takes_own_ids and not may_exist:
+            await self._choose_way(ids, MLFLOW_WAY, None)
+            await self._create_with_marker(ids, operation)
+            return
         if is_first_try:
             await self._choose_way(ids, HISTORY_WAY, ids.run_id)
+            failpoints.reach("run.way_chosen")
         try:
             await self._runs.create_or_modify(await self._new_run(ids, operation))
         except UpstreamFailure as failure:
@@ -108,10 +137,16 @@ class RunDelivery:
             if not failure.is_definite_refusal or failure.status not in _REFUSALS_OF_THE_WAY:
                 raise
             await self._choose_way(ids, MLFLOW_WAY, None)
+            if may_exist:
+                # Another generation of the journal may have made it this way: it is looked for first.
+                raise UpstreamFailure(
+                    Verdict.UNCERTAIN, "PERHAPS_MADE_BEFORE", "The run may have been made with a marker."
+                ) from failure
             await self._create_with_marker(ids, operation)
 
     async def _create_with_marker(self, ids: RunIds, operation: CreateRun) -> None:
         upstream_id = await self._runs.create_with_marker(await self._new_run(ids, operation), ids.run_id)
+        failpoints.reach("run.made_with_marker")
         await self._remember(ids, upstream_id)
 
     async def _new_run(self, ids: RunIds, operation: CreateRun) -> NewRun:
@@ -162,7 +197,7 @@ class RunDelivery:
                 case _:
                     raise TypeError(f"{entry.kind} cannot be part of a log-batch")
         await self._runs.log_batch(
-            upstream_run_id(ids), [_metric(point) for point in contents.points], params, tags
+            upstream_run_id(ids), [metric_of(point) for point in contents.points], params, tags
         )
 
     async def _tag_value(self, key: str, value: str) -> str:
@@ -188,13 +223,14 @@ class RunDelivery:
         run = await self._runs.find(upstream_run_id(ids))
         if run is None:
             return contents
-        if not contents.points and not is_loggable(contents.entries[0]):
+        if not _is_logged(contents):
             operation = cast(RunOperation, contents.entries[0].operation)
             return Contents() if _has_taken_effect(run, operation) else contents
-        return Contents(
-            [entry for entry in _final_entries(contents.entries) if not await self._shows(run, entry)],
-            await self._missing_points(run.run_id, contents.points),
-        )
+        entries = [entry for entry in _final_entries(contents.entries) if not await self._shows(run, entry)]
+        if entries and _may_be_in_overflow(lane):
+            kept = await read_overflow(self._artifacts, run.experiment_id, run.run_id)
+            entries = [entry for entry in entries if not await self._is_kept(kept, entry)]
+        return Contents(entries, await self.missing_points(lane, run, contents.points))
 
     async def _is_created(self, ids: RunIds) -> bool:
         if ids.create_way != MLFLOW_WAY:
@@ -217,12 +253,27 @@ class RunDelivery:
             case _:
                 return False
 
-    async def _missing_points(self, run_id: str, points: list[PointRow]) -> list[PointRow]:
-        shown: set[PointIdentity] = set()
-        for key in dict.fromkeys(point.key for point in points):
-            async for metric in self._metrics.history(run_id, key):
-                shown.add(_identity(metric))
-        return [point for point in points if _identity(_metric(point)) not in shown]
+    async def _is_kept(self, kept: OverflowContents, entry: EntryRow) -> bool:
+        match entry.operation:
+            case LogParam(key, value):
+                return kept.params.get(key) == value
+            case SetTag(key, value):
+                return kept.tags.get(key) == await self._tag_value(key, value)
+            case _:
+                return False
+
+    async def missing_points(self, lane: Lane, run: UpstreamRun, points: list[PointRow]) -> list[PointRow]:
+        """The points that no history shows. A run that is full holds no metric that it does not show."""
+        keys = dict.fromkeys(point.key for point in points)
+        if await self._capacity.cannot_hold_more_metrics(lane, len(run.metrics)):
+            keys = dict.fromkeys(key for key in keys if key in run.metrics)
+        missing = await self._histories.list_not_shown(lane, run.run_id, points, keys)
+        if missing and _may_be_in_overflow(lane):
+            kept = (await read_overflow(self._artifacts, run.experiment_id, run.run_id)).points
+            missing = [
+                point for point in missing if identity_of(metric_of(point))[1:] not in kept.get(point.key, ())
+            ]
+        return missing
 
     async def settle_time(self, lane: Lane, contents: Contents) -> timedelta:
         """Points and marked runs must stay unseen; everything else may be sent twice."""
@@ -240,6 +291,16 @@ class RunDelivery:
         if ids is None:
             raise UpstreamFailure(Verdict.PARK, "UNKNOWN_RUN", "The run is not in the store.")
         return ids
+
+
+def _may_be_in_overflow(lane: Lane) -> bool:
+    """Whether another generation of the journal may have put the lane's next rows into an overflow file."""
+    return lane.settled_position < lane.restored_through
+
+
+def _is_logged(contents: Contents) -> bool:
+    """Whether the rows share a `log-batch`, and are not one operation of another kind."""
+    return not contents.entries or is_loggable(contents.entries[0])
 
 
 def _has_taken_effect(run: UpstreamRun, operation: RunOperation) -> bool:
@@ -284,14 +345,3 @@ def _final_entries(entries: list[EntryRow]) -> list[EntryRow]:
         for entry in entries
         if not isinstance(entry.operation, SetTag) or last[entry.operation.key] is entry
     ]
-
-
-def _metric(point: PointRow) -> UpstreamMetric:
-    return UpstreamMetric(
-        point.key, math.nan if point.is_nan else point.value, point.timestamp_ms, point.step
-    )
-
-
-def _identity(metric: UpstreamMetric) -> PointIdentity:
-    """NaN does not equal itself, and a point must."""
-    return metric.key, metric.step, metric.timestamp_ms, None if math.isnan(metric.value) else metric.value

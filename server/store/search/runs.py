@@ -24,7 +24,7 @@ from server.database.schema import dataset_input_tags, dataset_inputs, datasets,
 from server.domain.entities import ViewType
 from server.protocol.search.terms import Comparison, Entity, Operator, Order
 from server.store.search.conditions import Conditions
-from server.store.search.lifecycles import STAGES
+from server.store.search.lifecycles import run_stage_condition
 from server.store.search.pages import read_page
 
 _CONTEXT_TAG = "mlflow.data.context"
@@ -60,7 +60,7 @@ def find_runs(
     conditions = Conditions(dialect=connection.dialect.name)
     query = select(runs.c.run_pk).where(
         runs.c.experiment_id.in_(experiment_ids),
-        runs.c.lifecycle_stage.in_(STAGES[view]),
+        run_stage_condition(connection, experiment_ids, view),
         *_conditions(conditions, filters),
     )
     rows, has_more = read_page(connection, _sorted(query, order), offset=offset, limit=limit)

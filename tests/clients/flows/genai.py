@@ -1,7 +1,6 @@
-"""Flows about traces, evaluation datasets and webhooks."""
+"""Flows about traces and webhooks."""
 
 import contextlib
-import time
 from typing import Any
 
 import mlflow
@@ -106,60 +105,44 @@ def _without_spans(trace: Any) -> dict[str, Any]:
 def traces_of_2(record: Recorder) -> None:
     """A client of 2.x makes traces in its own format and reads them back."""
     own, client = experiment("flows/traces 2"), MlflowClient()
-    with mlflow.start_span("answers") as span:
+    first, second = make_trace("answers"), make_trace("fails", "what", fails=True)
+    with mlflow.start_span("by hand") as span:
         span.set_inputs({"q": "why"})
         mlflow.update_current_trace(tags={"k": "v"})
         with mlflow.start_span("inner"):
             pass
         span.set_outputs({"a": "because"})
-    record.error("spans", lambda: [item.name for item in client.get_trace(span.request_id).data.spans])
-    client.set_trace_tag(span.request_id, "a", "b")
-    client.delete_trace_tag(span.request_id, "a")
-    record.error("found", lambda: len(client.search_traces([own])))
-    record.error("found by tag", lambda: len(client.search_traces([own], filter_string="tags.k = 'v'")))
-    record.note("deleted", client.delete_traces(own, request_ids=[span.request_id]))
-    record.error("missing", lambda: client.get_trace(span.request_id))
-
-
-@flow(since=(3, 4))
-def evaluation_datasets(record: Recorder) -> None:
-    """Evaluation datasets are made, filled, searched, tagged and deleted."""
-    from mlflow.genai import datasets
-
-    own = experiment("flows/datasets")
-    made = datasets.create_dataset(name="questions", experiment_id=[own], tags={"k": "v"})
-    record.note("made", _of_dataset(made))
-    for row in (
-        {"inputs": {"q": "why"}, "expectations": {"a": "because"}, "tags": {"t": "1"}},
-        {"inputs": {"q": "what"}, "expectations": {"a": "that"}, "outputs": {"said": "this"}},
-        {"inputs": {"q": "why"}, "expectations": {"b": 2}},
-    ):
-        made.merge_records([row])
-        time.sleep(0.01)
-    found = datasets.get_dataset(dataset_id=made.dataset_id)
-    record.note("found", _of_dataset(found))
-    rows = found.to_df()
-    record.note("rows", sorted(map(str, zip(rows["inputs"], rows["expectations"], strict=True))))
-    datasets.set_dataset_tags(dataset_id=made.dataset_id, tags={"k": "w", "m": "n"})
-    datasets.delete_dataset_tag(dataset_id=made.dataset_id, key="m")
-    record.note("tags", datasets.get_dataset(dataset_id=made.dataset_id).tags)
-    datasets.create_dataset(name="others", experiment_id=[own])
-    for text in ("name = 'questions'", "name LIKE '%s'", "tags.k = 'w'", "nonsense"):
-        record.error(
-            f"search {text}",
-            lambda text=text: sorted(
-                item.name for item in datasets.search_datasets(experiment_ids=[own], filter_string=text)
-            ),
+    third = span.request_id
+    for label, trace_id in (("first", first), ("second", second), ("third", third)):
+        trace = client.get_trace(trace_id)
+        record.note(f"{label} status", trace.info.status)
+        record.note(
+            f"{label} spans",
+            [(item.name, item.span_type, item.inputs, item.outputs) for item in trace.data.spans],
         )
-    record.error("missing", lambda: datasets.get_dataset(dataset_id="d-" + "0" * 32))
-    datasets.delete_dataset(dataset_id=made.dataset_id)
-    record.error("deleted", lambda: datasets.get_dataset(dataset_id=made.dataset_id))
+    client.set_trace_tag(third, "a", "b")
+    client.delete_trace_tag(third, "a")
+    record.error("tag is gone", lambda: client.delete_trace_tag(third, "a"))
 
+    def names(filter_string: str | None = None, **options: Any) -> list[str]:
+        found = client.search_traces([own], filter_string=filter_string, **options)
+        return [trace.info.tags["mlflow.traceName"] for trace in found]
 
-def _of_dataset(dataset: Any) -> dict[str, Any]:
-    return {
-        name: getattr(dataset, name) for name in ("name", "tags", "digest", "schema", "profile", "created_by")
-    }
+    for text in (
+        "tags.k = 'v'",
+        "attributes.status = 'OK'",
+        "attributes.status = 'ERROR'",
+        "attributes.name = 'answers'",
+        "attributes.timestamp_ms > 0",
+        "colour = 'red'",
+    ):
+        record.error(f"filter {text}", lambda text=text: sorted(names(text)))
+    record.error("oldest first", lambda: names(order_by=["timestamp_ms ASC"]))
+    record.error("one of them", lambda: len(names(max_results=1)))
+    record.note("deleted", client.delete_traces(own, request_ids=[first]))
+    record.error("missing", lambda: client.get_trace(first))
+    record.note("deleted by time", client.delete_traces(own, max_timestamp_millis=2**45))
+    record.note("left", names())
 
 
 @flow(since=(3, 3))

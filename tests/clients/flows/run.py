@@ -15,6 +15,7 @@ import mlflow
 sys.path.insert(0, str(Path(__file__).parent))
 
 import artifacts  # noqa: F401
+import evaluation  # noqa: F401
 import genai  # noqa: F401
 import models  # noqa: F401
 import registry  # noqa: F401

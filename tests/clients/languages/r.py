@@ -5,7 +5,7 @@ and 3: `tracking-rest.R` (every leaf of a body goes through `as.character`, so t
 text, 100000 even `1e+05`; fields that are NULL are left out; `httr` writes the body as JSON with single
 values unboxed), `tracking-runs.R` (`run_uuid` next to `run_id`, `NaN` and `Infinity` as text, data
 frames of a batch as rows), `tracking-experiments.R` and `model-registry.R` (PATCH and DELETE with a
-body, logicals as `FALSE`). Older packages ask below `api/2.0/preview/mlflow`.
+body, a search by POST, logicals as `FALSE`). Older packages ask below `api/2.0/preview/mlflow`.
 """
 
 from typing import Any
@@ -151,8 +151,12 @@ def register(client: Client, run_id: str) -> Json:
     data: Json = {"name": name, "tags": [{"key": "language", "value": "R"}], "description": None}
     client.rest("registered-models", "create", verb="POST", data=data)
     source = {"name": name, "source": f"runs:/{run_id}/model", "run_id": run_id, "run_link": None}
+    # Word for word the same twice in a row would be taken for one call whose answer was lost.
     versions = [
-        client.rest("model-versions", "create", verb="POST", data=source)["model_version"] for _ in range(2)
+        client.rest("model-versions", "create", verb="POST", data={**source, "description": words})[
+            "model_version"
+        ]
+        for words in ("the first", "the second")
     ]
     first = {"name": name, "version": versions[0]["version"]}
     stage = {**first, "stage": "Production", "archive_existing_versions": False}
@@ -164,8 +168,11 @@ def register(client: Client, run_id: str) -> Json:
         "model-versions", "delete", verb="DELETE", data={"name": name, "version": versions[1]["version"]}
     )
     latest = client.rest("registered-models", "get-latest-versions", query={"name": name})
+    wanted = {"filter": f"name = '{name}'", "max_results": 100, "order_by": [], "page_token": None}
+    found = client.rest("registered-models", "search", verb="POST", data=wanted)
     return {
         "model": client.rest("registered-models", "get", query={"name": name})["registered_model"],
         "version": client.rest("model-versions", "get", query=first)["model_version"],
         "latest": [item["version"] for item in latest["model_versions"]],
+        "found": [item["name"] for item in found["registered_models"]],
     }

@@ -64,8 +64,12 @@ VARYING: tuple[Rule, ...] = (
     Rule("GET */runs/get", "answer/**", How.IGNORE, "read while threads still write", "autolog_sklearn"),
     Rule("POST /v1/traces", "sent/**", How.IGNORE, "spans carry nanoseconds and random ids"),
     Rule("*", "**/execution_duration", How.IGNORE, "time passes"),
+    Rule("*", "**/execution_time_ms", How.IGNORE, "time passes"),
     Rule("*", "**/mlflow.trace.size*", How.IGNORE, "the digits of times count too"),
+    Rule("*", "**/span_id", How.SAME_TYPE, "chosen anew each time"),
     Rule("* */datasets/*", "**/digest", How.SAME_TYPE, "made from the moment"),
+    Rule("* */runs/*", "**/digest", How.SAME_TYPE, "made from the moment", "genai_evaluate"),
+    Rule("* */runs/*", "**/dataset_digest", How.SAME_TYPE, "made from the moment", "genai_evaluate"),
     Rule("entity dict", "digest", How.SAME_TYPE, "made from the moment", "evaluation_datasets*"),
     Rule("*", "**/model_outputs", How.ANY_ORDER, "a stock server orders them by their random ids"),
 )
@@ -75,6 +79,8 @@ REPEATED_FREELY: tuple[tuple[str, str], ...] = (
     ("async_logging", "POST /api/2.0/mlflow/runs/log-batch"),
     ("system_metrics", "POST /api/2.0/mlflow/runs/log-batch"),
     ("system_metrics", "GET /api/2.0/mlflow/runs/get"),
+    # Clients remember the answer for a minute.
+    ("*", "GET /api/3.0/mlflow/server-info"),
 )
 """Flows and requests whose number chance decides."""
 
@@ -117,6 +123,7 @@ DIFFERENCES: tuple[Rule, ...] = (
         stock="*Model Version (*",
     ),
     differs("*", "**/message", "says a word more", here="*keeps no artifacts under local paths."),
+    differs("*", "**/message", "no setting would change it", here="*takes none that hold code*"),
     differs("*", "**/raised", _TAKEN, here="RESOURCE_ALREADY_EXISTS", stock="BAD_REQUEST"),
     differs("*", "**/error_code", _TAKEN, here="RESOURCE_ALREADY_EXISTS", stock="BAD_REQUEST"),
     differs("*", "status", _FAILS, here="400", stock=FAILED),
@@ -130,6 +137,12 @@ DIFFERENCES: tuple[Rule, ...] = (
     differs("* */traces/{id}/tags", "status", _NO_TRACE, here="404", stock="400"),
     differs("* */traces/{id}/tags", "answer/json/error_code", _NO_TRACE, stock="BAD_REQUEST"),
     differs("error", "raised", _NO_TRACE, here="RESOURCE_DOES_NOT_EXIST", stock="BAD_REQUEST"),
+    differs(
+        "POST */traces",
+        "answer/json/trace/trace_info/tags/*",
+        "stock leaves out what it has just stored",
+        stock=ABSENT,
+    ),
     differs("GET /version", "headers/content-type", "it is no page", here="text/plain*", stock="text/html*"),
     Rule("GET /version", "answer/*", How.SAME_TYPE, "the MLflow version whose API this is"),
     # artifacts
@@ -184,7 +197,7 @@ def find_rule(flow: str, where: str, path: tuple[str, ...], proxy: Any, stock: A
 
 def is_repeated_freely(flow: str, where: str) -> bool:
     """Whether chance decides how often this flow makes this request."""
-    return (flow, where) in REPEATED_FREELY
+    return any(fnmatchcase(flow, pattern) and where == route for pattern, route in REPEATED_FREELY)
 
 
 def table_rows() -> Iterator[str]:

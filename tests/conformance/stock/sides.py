@@ -20,6 +20,8 @@ _CLIENT = {
     "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
+    # Clients write sets down as they come: in the same order on both sides.
+    "PYTHONHASHSEED": "0",
 }
 
 Record = dict[str, Any]

@@ -1,6 +1,7 @@
 """The writer: what shares a transaction, what a failure takes with it, and when answers are given."""
 
 import asyncio
+import errno
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -223,7 +224,7 @@ async def test_a_commit_that_fails_is_not_acknowledged(bench: Bench) -> None:
     run_id = await bench.run()
 
     def fail_commit(_: object) -> None:
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     event.listen(bench.database.engine, "commit", fail_commit)
     try:

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +46,35 @@ def test_an_unknown_action_is_refused() -> None:
     """A misspelt failpoint must not make a test pass."""
     with pytest.raises(ValueError, match="unknown action 'explode'"):
         failpoints.parse("commit.before=explode")
+
+
+def test_a_file_can_arm_a_place_later(tmp_path: Path) -> None:
+    """What is written into the file after the start holds from then on, and not for ever."""
+    script = tmp_path / "failpoints"
+    code = (
+        "import sys\n"
+        "from server.domain import failpoints\n"
+        "for line in sys.stdin:\n"
+        "    try: failpoints.reach('here')\n"
+        "    except OSError: print('raised', flush=True)\n"
+        "    else: print('passed', flush=True)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, failpoints.VARIABLE: f"@{script}"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        seen = []
+        for text in (None, "here=error:EIO@2", None, None, ""):
+            if text is not None:
+                script.write_text(text)
+            process.stdin.write("\n")
+            process.stdin.flush()
+            seen.append(process.stdout.readline().strip())
+        process.stdin.close()
+    assert seen == ["passed", "passed", "raised", "raised", "passed"]

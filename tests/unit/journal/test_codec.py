@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.domain.operations import CreateRun, LogParam, Operation
-from server.journal.codec import CorruptEntryError, decode_operation, encode_operation
+from server.journal.codec import (
+    CorruptEntryError,
+    decode_operation,
+    describe_payload,
+    encode_operation,
+    encode_unreadable,
+)
 
 _operations = st.one_of([st.from_type(type_) for type_ in get_args(Operation)])
 
@@ -28,6 +34,43 @@ def test_every_operation_comes_back_as_it_was_written(operation: Operation) -> N
     assert decode_operation(*encode_operation(operation)) == operation
 
 
+@given(_operations.filter(_fits), st.data())
+def test_a_flipped_bit_is_told(operation: Operation, data: st.DataObject) -> None:
+    """Anywhere in the kind or the payload, it makes an unreadable row and never another operation."""
+    kind, payload = encode_operation(operation)
+    row = bytearray(kind.encode() + payload)
+    bit = data.draw(st.integers(0, 8 * len(row) - 1))
+    row[bit // 8] ^= 1 << bit % 8
+    flipped = row[: len(kind)].decode(errors="replace")
+    with pytest.raises(CorruptEntryError):
+        decode_operation(flipped, bytes(row[len(kind) :]))
+
+
+def test_rows_of_the_first_schema_have_no_checksum() -> None:
+    """They are read as they were written."""
+    assert decode_operation("LogParam", msgspec.msgpack.encode({"key": "k", "value": "v"})) == LogParam(
+        "k", "v"
+    )
+
+
+@given(_operations.filter(_fits))
+def test_a_payload_can_be_shown(operation: Operation) -> None:
+    """As JSON, with the operation's own fields."""
+    shown = describe_payload(*encode_operation(operation))
+    assert set(shown) == set(operation.__slots__)
+    msgspec.json.encode(shown)
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"\xc1", b"\xc1abcd", b"\xff\xfe", encode_unreadable({"step": "?"})]
+)
+def test_what_cannot_be_read_can_be_shown_too(payload: bytes) -> None:
+    """With what is wrong, and what is left of it."""
+    shown = describe_payload("LogPoint", payload)
+    assert set(shown) == {"fault", "payload"}
+    msgspec.json.encode(shown)
+
+
 _RELEASED_KINDS = [
     "CreateExperiment",
     "DeleteExperiment",
@@ -43,6 +86,7 @@ _RELEASED_KINDS = [
     "LogPoint",
     "UploadArtifact",
     "DeleteArtifact",
+    "DeliverOverflow",
     "CreateRegisteredModel",
     "UpdateRegisteredModel",
     "SetRegisteredModelTag",

@@ -13,6 +13,7 @@ from server.protocol.artifacts import (
     possible_addresses,
     prefix_of_uri,
 )
+from server.protocol.direct_artifacts import file_name_of
 
 REFUSED = [
     "",
@@ -195,3 +196,20 @@ def test_the_readings_of_a_path_are_bounded() -> None:
 def test_a_uri_names_a_folder_here_or_nothing(uri: str, prefix: str | None) -> None:
     """Only `mlflow-artifacts:` URIs lead to this server."""
     assert prefix_of_uri(uri) == prefix
+
+
+@pytest.mark.parametrize(
+    ("local_path", "name"),
+    [
+        ("/home/ann/model.bin", "model.bin"),
+        ("model.bin", "model.bin"),
+        ("C:\\Users\\Ann\\model.bin", "model.bin"),
+        ("c:/Users/Ann/model.bin", "model.bin"),
+        ("\\\\server\\share\\out\\model.bin", "model.bin"),
+        ("out/a\\b.bin", "a\\b.bin"),
+        ("/", ""),
+    ],
+)
+def test_a_files_name_is_known_whatever_system_it_is_on(local_path: str, name: str) -> None:
+    """The last part of a path, as the client's own system splits it."""
+    assert file_name_of(local_path) == name

@@ -5,7 +5,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.domain.operations import DeleteTag, LogParam, Operation, SetTag, UpdateRun
+from server.domain.operations import DeleteTag, DeliverOverflow, LogParam, Operation, SetTag, UpdateRun
+from server.domain.workspace_limits import WorkspaceLimit
 from server.journal.contents import Contents, EntryRow, PointRow
 from server.replay.batching import BatchLimits, Blocked, Choice, Close, WaitForCompany, choose_batch
 
@@ -117,3 +118,31 @@ def test_an_entry_that_cannot_be_read_is_sent_alone() -> None:
     """A spoilt row does not take its neighbours with it."""
     spoilt = replace(_entry(1, LogParam("p", "1")), operation=None)
     assert _choose([spoilt, _point(2, "a")]) == Close(1, 1)
+
+
+def test_a_point_that_is_not_what_was_written_is_set_apart() -> None:
+    """What is before it goes without it, and then it stands alone."""
+    spoilt = replace(_point(2, "a"), fault="not what was written")
+    rows: list[PointRow | EntryRow] = [_point(1, "a"), spoilt, _point(3, "a")]
+    assert _choose(rows) == Close(1, 1)
+    assert _choose(rows[1:]) == Close(2, 2)
+
+
+def test_an_overflow_file_waits_for_company_until_another_is_opened() -> None:
+    """The last file of a lane gathers for as long as it may; one that another has followed goes at once."""
+    young = _entry(1, DeliverOverflow(1), _NOW_MS - 400)
+    assert _choose([young], company_ms=1000) == WaitForCompany(_NOW_MS + 600)
+    assert _choose([young], company_ms=400) == Close(1, 1)
+    assert _choose([young, _entry(2, DeliverOverflow(2), _NOW_MS)], company_ms=1000) == Close(1, 1)
+
+
+def test_limits_that_were_learned_make_batches_smaller() -> None:
+    """The lower limit counts, and one row always goes."""
+    learned = {
+        WorkspaceLimit.CALL_ROWS_PER_METRIC: 2,
+        WorkspaceLimit.CALL_PARAMS: 500,
+        WorkspaceLimit.CALL_TAGS: 0,
+        WorkspaceLimit.PARAMS: 1,
+    }
+    assert _LIMITS.within(learned) == BatchLimits(rows=10, rows_per_metric=2, params=3, tags=1)
+    assert _LIMITS.within({}) == _LIMITS

@@ -6,7 +6,7 @@ import pytest
 
 from server.domain.errors import MlflowError
 from server.protocol import webhooks as messages
-from server.protocol.webhooks import EventMessage
+from server.protocol.webhook_events import ALL_EVENTS, MLFLOW_EVENTS, EventMessage, example_data
 
 
 def test_signature() -> None:
@@ -43,8 +43,14 @@ def test_body() -> None:
 )
 def test_events_by_name_and_number(entity: str | int, action: str | int, event: str) -> None:
     """Both parts of an event may be given as protobuf's name or number."""
-    assert messages.parse_event(EventMessage(entity, action)) == event
-    assert messages.example_data(event)
+    assert MLFLOW_EVENTS.parse(EventMessage(entity, action)) == event
+    assert ALL_EVENTS.parse(EventMessage(entity, action)) == event
+
+
+def test_every_event_has_an_example() -> None:
+    """Whatever a webhook may be told about can be tried out."""
+    assert set(MLFLOW_EVENTS.events) < set(ALL_EVENTS.events)
+    assert all(example_data(event) for event in ALL_EVENTS.events)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +69,7 @@ def test_events_by_name_and_number(entity: str | int, action: str | int, event: 
 def test_events_that_do_not_exist(entity: str | int, action: str | int) -> None:
     """An entity, action or pair that MLflow does not have is refused."""
     with pytest.raises(MlflowError) as refused:
-        messages.parse_event(EventMessage(entity, action))
+        MLFLOW_EVENTS.parse(EventMessage(entity, action))
     assert refused.value.code == "INVALID_PARAMETER_VALUE"
 
 

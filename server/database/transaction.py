@@ -1,0 +1,119 @@
+"""One open transaction: how everything above asks and changes the database."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, cast
+
+from sqlalchemy import Connection
+
+_VALUES_PER_STATEMENT = 500
+
+
+class Transaction:
+    """One open transaction.
+
+    `touched_lanes` collects the lanes that got new entries, `backlog_bytes` how many bytes the backlog grows
+    by (less than none where entries are settled), `named` the runs, logged models and model versions that
+    the request called by their ids.
+    """
+
+    def __init__(self, connection: Connection, *, now_ms: int = 0) -> None:
+        self.connection = connection
+        self.now_ms = now_ms
+        self.touched_lanes: set[int] = set()
+        self.backlog_bytes = 0
+        self.named: set[str] = set()
+        self.is_postgres = connection.dialect.name == "postgresql"
+        self._driver = cast(Any, connection.connection.dbapi_connection)
+        self.driver_error: type[Exception] = connection.dialect.loaded_dbapi.Error
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query written with `?`."""
+        cursor = self._driver.cursor()
+        try:
+            cursor.execute(self._dialect_sql(sql), parameters)
+            return cast(list[tuple[Any, ...]], cursor.fetchall())
+        finally:
+            cursor.close()
+
+    def run(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run a statement; the number of rows it changed."""
+        cursor = self._driver.cursor()
+        try:
+            cursor.execute(self._dialect_sql(sql), parameters)
+            return cast(int, cursor.rowcount)
+        finally:
+            cursor.close()
+
+    def run_many(self, sql: str, parameters: Sequence[Sequence[Any]]) -> None:
+        """Run one statement for every row of parameters."""
+        if not parameters:
+            return
+        cursor = self._driver.cursor()
+        try:
+            cursor.executemany(self._dialect_sql(sql), parameters)
+        finally:
+            cursor.close()
+
+    def rows_in(self, sql: str, values: Iterable[Any], *, suffix: str = "") -> list[tuple[Any, ...]]:
+        """Rows of `sql` + ` IN (…values…)` + suffix, asked in slices the database can take."""
+        found: list[tuple[Any, ...]] = []
+        wanted = list(values)
+        for start in range(0, len(wanted), _VALUES_PER_STATEMENT):
+            part = wanted[start : start + _VALUES_PER_STATEMENT]
+            found.extend(self.rows(f"{sql} IN ({_marks(len(part))}){suffix}", part))
+        return found
+
+    def run_in(self, sql: str, values: Iterable[Any]) -> None:
+        """Run `sql` + ` IN (…values…)`, in slices the database can take."""
+        wanted = list(values)
+        for start in range(0, len(wanted), _VALUES_PER_STATEMENT):
+            part = wanted[start : start + _VALUES_PER_STATEMENT]
+            self.run(f"{sql} IN ({_marks(len(part))})", part)
+
+    def rows_joined(
+        self, select: str, types: tuple[str, ...], keys: Sequence[tuple[Any, ...]]
+    ) -> list[tuple[Any, ...]]:
+        """Rows of `select`, which joins the table `wanted` with columns `column1`, `column2`, ….
+
+        Every key is looked up through the index of the joined table, not by a scan.
+        """
+        found: list[tuple[Any, ...]] = []
+        for start in range(0, len(keys), _VALUES_PER_STATEMENT):
+            part = keys[start : start + _VALUES_PER_STATEMENT]
+            flat = [value for key in part for value in key]
+            found.extend(self.rows(_wanted(types, len(part)) + select, flat))
+        return found
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """What happens inside is undone if it raises; the rest of the transaction stands."""
+        with self.connection.begin_nested():
+            yield
+
+    @property
+    def driver_connection(self) -> Any:
+        """The driver's own connection."""
+        return self._driver
+
+    def _dialect_sql(self, sql: str) -> str:
+        return _for_psycopg(sql) if self.is_postgres else sql
+
+
+@lru_cache(maxsize=2048)
+def _for_psycopg(sql: str) -> str:
+    return sql.replace("%", "%%").replace("?", "%s")
+
+
+@lru_cache(maxsize=1024)
+def _marks(count: int) -> str:
+    return ",".join("?" * count)
+
+
+@lru_cache(maxsize=2048)
+def _wanted(types: tuple[str, ...], count: int) -> str:
+    first = ",".join(f"CAST(? AS {type_})" for type_ in types)
+    other = "(" + ",".join("?" * len(types)) + ")"
+    values = ",".join([f"({first})", *[other] * (count - 1)])
+    return f"WITH wanted AS (VALUES {values}) "

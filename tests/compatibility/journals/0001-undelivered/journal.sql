@@ -1,0 +1,760 @@
+BEGIN TRANSACTION;
+CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY);
+INSERT INTO "alembic_version" VALUES('0001');
+CREATE TABLE api_keys (
+	key_id INTEGER NOT NULL, 
+	name TEXT NOT NULL, 
+	prefix TEXT NOT NULL, 
+	secret_hash BLOB NOT NULL, 
+	role TEXT NOT NULL, 
+	created_at_ms BIGINT NOT NULL, 
+	expires_at_ms BIGINT, 
+	revoked_at_ms BIGINT, 
+	last_used_ms BIGINT, 
+	CONSTRAINT pk_api_keys PRIMARY KEY (key_id), 
+	CONSTRAINT uq_api_keys_name UNIQUE (name), 
+	CONSTRAINT uq_api_keys_prefix UNIQUE (prefix)
+);
+CREATE TABLE artifact_roots (
+	root_id INTEGER NOT NULL, 
+	prefix TEXT NOT NULL, 
+	run_pk BIGINT, 
+	model_pk BIGINT, 
+	CONSTRAINT pk_artifact_roots PRIMARY KEY (root_id), 
+	CONSTRAINT uq_artifact_roots_prefix UNIQUE (prefix)
+);
+INSERT INTO "artifact_roots" VALUES(1,'1/ab30aea2b26e4021a20f5607a2b30709/artifacts',1,NULL);
+CREATE TABLE artifacts (
+	root_id BIGINT NOT NULL, 
+	path TEXT NOT NULL, 
+	size_bytes BIGINT NOT NULL, 
+	md5 BLOB NOT NULL, 
+	content BLOB, 
+	spool_name TEXT, 
+	upstream_path TEXT, 
+	updated_at_ms BIGINT NOT NULL, 
+	CONSTRAINT pk_artifacts PRIMARY KEY (root_id, path)
+)
+ WITHOUT ROWID
+
+;
+INSERT INTO "artifacts" VALUES(1,'model/MLmodel',11,X'9F7C2C24D2D73EDEC7AB4FD14177A241',X'666C61766F72733A207B7D',NULL,NULL,1795376308245);
+INSERT INTO "artifacts" VALUES(1,'model/weights.bin',76800,X'97AB7D414A0DF5138AFC887EE74A0AFF',NULL,'d40cbf1e4cb9ca134d151d7ba5d56a6af6f8b8e5',NULL,1795376308249);
+INSERT INTO "artifacts" VALUES(1,'notes.txt',8,X'481E8004A90439C8F16F4FFD47B3A24A',X'616C6C2077656C6C',NULL,NULL,1795376308241);
+CREATE TABLE assessments (
+	assessment_pk INTEGER NOT NULL, 
+	assessment_id TEXT NOT NULL, 
+	trace_pk BIGINT NOT NULL, 
+	name TEXT NOT NULL, 
+	kind TEXT NOT NULL, 
+	value TEXT NOT NULL, 
+	error TEXT, 
+	created_at_ms BIGINT NOT NULL, 
+	last_updated_ms BIGINT NOT NULL, 
+	source_type TEXT NOT NULL, 
+	source_id TEXT, 
+	run_id TEXT, 
+	span_id TEXT, 
+	rationale TEXT, 
+	overrides TEXT, 
+	is_valid SMALLINT NOT NULL, 
+	metadata TEXT, 
+	number DOUBLE, 
+	is_number SMALLINT NOT NULL, 
+	principal TEXT, 
+	CONSTRAINT pk_assessments PRIMARY KEY (assessment_pk), 
+	CONSTRAINT uq_assessments_assessment_id UNIQUE (assessment_id)
+);
+CREATE TABLE barriers (
+	lane_id BIGINT NOT NULL, 
+	position BIGINT NOT NULL, 
+	awaited_lane_id BIGINT NOT NULL, 
+	awaited_position BIGINT NOT NULL, 
+	CONSTRAINT pk_barriers PRIMARY KEY (lane_id, position, awaited_lane_id)
+)
+ WITHOUT ROWID
+
+;
+INSERT INTO "barriers" VALUES(3,1,2,1);
+INSERT INTO "barriers" VALUES(3,32,4,5);
+INSERT INTO "barriers" VALUES(3,34,4,5);
+INSERT INTO "barriers" VALUES(4,1,3,1);
+INSERT INTO "barriers" VALUES(5,1,2,1);
+INSERT INTO "barriers" VALUES(5,1,3,1);
+INSERT INTO "barriers" VALUES(7,5,3,1);
+INSERT INTO "barriers" VALUES(7,5,4,5);
+INSERT INTO "barriers" VALUES(7,6,3,1);
+INSERT INTO "barriers" VALUES(7,6,4,5);
+INSERT INTO "barriers" VALUES(9,2,10,2);
+INSERT INTO "barriers" VALUES(10,1,9,1);
+CREATE TABLE batches (
+	batch_id INTEGER NOT NULL, 
+	lane_id BIGINT NOT NULL, 
+	first_position BIGINT NOT NULL, 
+	last_position BIGINT NOT NULL, 
+	parent_batch_id BIGINT, 
+	state TEXT NOT NULL, 
+	attempt INTEGER NOT NULL, 
+	epoch BIGINT NOT NULL, 
+	sent_at_ms BIGINT NOT NULL, 
+	empty_reads INTEGER DEFAULT 0 NOT NULL, 
+	first_empty_read_ms BIGINT, 
+	CONSTRAINT pk_batches PRIMARY KEY (batch_id)
+);
+CREATE TABLE dataset_input_tags (
+	input_pk BIGINT NOT NULL, 
+	"key" TEXT NOT NULL, 
+	value TEXT NOT NULL, 
+	CONSTRAINT pk_dataset_input_tags PRIMARY KEY (input_pk, "key")
+)
+ WITHOUT ROWID
+
+;
+CREATE TABLE dataset_inputs (
+	input_pk INTEGER NOT NULL, 
+	run_pk BIGINT NOT NULL, 
+	dataset_pk BIGINT NOT NULL, 
+	CONSTRAINT pk_dataset_inputs PRIMARY KEY (input_pk), 
+	CONSTRAINT uq_dataset_inputs_run_pk_dataset_pk UNIQUE (run_pk, dataset_pk)
+);
+CREATE TABLE datasets (
+	dataset_pk INTEGER NOT NULL, 
+	experiment_id BIGINT NOT NULL, 
+	name TEXT NOT NULL, 
+	digest TEXT NOT NULL, 
+	source_type TEXT NOT NULL, 
+	source TEXT NOT NULL, 
+	schema TEXT, 
+	profile TEXT, 
+	CONSTRAINT pk_datasets PRIMARY KEY (dataset_pk), 
+	CONSTRAINT uq_datasets_experiment_id_name_digest UNIQUE (experiment_id, name, digest)
+);
+CREATE TABLE evaluation_dataset_experiments (
+	dataset_pk BIGINT NOT NULL, 
+	experiment_id BIGINT NOT NULL, 
+	CONSTRAINT pk_evaluation_dataset_experiments PRIMARY KEY (dataset_pk, experiment_id)
+)
+ WITHOUT ROWID
+
+;
+CREATE TABLE evaluation_dataset_tags (
+	dataset_pk BIGINT NOT NULL, 
+	"key" TEXT NOT NULL, 
+	value TEXT NOT NULL, 
+	CONSTRAINT pk_evaluation_dataset_tags PRIMARY KEY (dataset_pk, "key")
+)
+ WITHOUT ROWID
+
+;
+CREATE TABLE evaluation_datasets (
+	dataset_pk INTEGER NOT NULL, 
+	dataset_id TEXT NOT NULL, 
+	name TEXT NOT NULL, 
+	digest TEXT NOT NULL, 
+	schema TEXT, 
+	profile TEXT, 
+	created_time_ms BIGINT NOT NULL, 
+	last_update_time_ms BIGINT NOT NULL, 
+	created_by TEXT, 
+	last_updated_by TEXT, 
+	principal TEXT, 
+	CONSTRAINT pk_evaluation_datasets PRIMARY KEY (dataset_pk), 
+	CONSTRAINT uq_evaluation_datasets_dataset_id UNIQUE (dataset_id)
+);
+CREATE TABLE evaluation_records (
+	record_pk INTEGER NOT NULL, 
+	record_id TEXT NOT NULL, 
+	dataset_pk BIGINT NOT NULL, 
+	input_hash TEXT NOT NULL, 
+	inputs TEXT NOT NULL, 
+	outputs TEXT, 
+	expectations TEXT, 
+	tags TEXT, 
+	source TEXT, 
+	created_time_ms BIGINT NOT NULL, 
+	last_update_time_ms BIGINT NOT NULL, 
+	created_by TEXT, 
+	last_updated_by TEXT, 
+	CONSTRAINT pk_evaluation_records PRIMARY KEY (record_pk), 
+	CONSTRAINT uq_evaluation_records_dataset_pk_input_hash UNIQUE (dataset_pk, input_hash), 
+	CONSTRAINT uq_evaluation_records_record_id UNIQUE (record_id)
+);
+CREATE TABLE experiment_tags (
+	experiment_id BIGINT NOT NULL, 
+	"key" TEXT NOT NULL, 
+	value TEXT NOT NULL, 
+	CONSTRAINT pk_experiment_tags PRIMARY KEY (experiment_id, "key")
+)
+ WITHOUT ROWID
+
+;
+INSERT INTO "experiment_tags" VALUES(1,'k','v');
+CREATE TABLE experiments (
+	experiment_id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+	name TEXT NOT NULL, 
+	artifact_location TEXT NOT NULL, 
+	lifecycle_stage TEXT NOT NULL, 
+	creation_time_ms BIGINT NOT NULL, 
+	last_update_time_ms BIGINT NOT NULL, 
+	born TEXT NOT NULL, 
+	workspace_id BIGINT, 
+	upstream_id TEXT, 
+	upstream_name TEXT NOT NULL, 
+	principal TEXT, 
+	lane_id BIGINT NOT NULL, 
+	CONSTRAINT uq_experiments_name UNIQUE (name), 
+	CONSTRAINT fk_experiments_workspace_id FOREIGN KEY(workspace_id) REFERENCES workspaces (workspace_id), 
+	CONSTRAINT uq_experiments_upstream_id UNIQUE (upstream_id), 
+	CONSTRAINT uq_experiments_upstream_name UNIQUE (upstream_name)
+);
+INSERT INTO "experiments" VALUES(0,'Default','mlflow-artifacts:/0','active',1795376307880,1795376307880,'proxy',NULL,NULL,'Default',NULL,1);
+INSERT INTO "experiments" VALUES(1,'everything','mlflow-artifacts:/1','active',1795376308104,1795376308110,'proxy',NULL,NULL,'everything',NULL,2);
+INSERT INTO "experiments" VALUES(2,'restored','mlflow-artifacts:/2','active',1795376308391,1795376308405,'proxy',NULL,NULL,'restored',NULL,8);
+INSERT INTO "experiments" VALUES(3,'deleted','mlflow-artifacts:/3','deleted',1795376308408,1795376308428,'proxy',NULL,NULL,'deleted',NULL,9);
+CREATE TABLE facts (
+	name TEXT NOT NULL, 
+	value TEXT NOT NULL, 
+	CONSTRAINT pk_facts PRIMARY KEY (name)
+);
+INSERT INTO "facts" VALUES('installation','6417c42b25016989');
+CREATE TABLE journal_entries (
+	lane_id BIGINT NOT NULL, 
+	position BIGINT NOT NULL, 
+	kind TEXT NOT NULL, 
+	payload BLOB NOT NULL, 
+	accepted_at_ms BIGINT NOT NULL, 
+	principal TEXT, 
+	CONSTRAINT pk_journal_entries PRIMARY KEY (lane_id, position)
+)
+ WITHOUT ROWID
+
+;
+INSERT INTO "journal_entries" VALUES(2,1,'CreateExperiment',X'81AD6578706572696D656E745F696401',1795376308104,NULL);
+INSERT INTO "journal_entries" VALUES(2,2,'SetExperimentTag',X'83AD6578706572696D656E745F696401A36B6579A16BA576616C7565A176',1795376308110,NULL);
+INSERT INTO "journal_entries" VALUES(3,1,'CreateRun',X'85A46E616D65A6706172656E74A7757365725F6964A0AD73746172745F74696D655F6D73CF0000018BCFE56800AD706172656E745F72756E5F6964C0A47461677381AE6D6C666C6F772E72756E4E616D65A6706172656E74',1795376308117,NULL);
+INSERT INTO "journal_entries" VALUES(3,2,'SetTag',X'82A36B6579A861745F7374617274A576616C7565A3796573',1795376308117,NULL);
+INSERT INTO "journal_entries" VALUES(3,3,'LogParam',X'82A36B6579A472617465A576616C7565A3302E31',1795376308125,NULL);
+INSERT INTO "journal_entries" VALUES(3,4,'LogParam',X'82A36B6579A56465707468A576616C7565A133',1795376308125,NULL);
+INSERT INTO "journal_entries" VALUES(3,5,'LogParam',X'82A36B6579A46C6F6E67A576616C7565DA01F47878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878787878',1795376308125,NULL);
+INSERT INTO "journal_entries" VALUES(3,7,'SetTag',X'82A36B6579A870726F6772657373A576616C7565A130',1795376308137,NULL);
+INSERT INTO "journal_entries" VALUES(3,9,'SetTag',X'82A36B6579A870726F6772657373A576616C7565A131',1795376308145,NULL);
+INSERT INTO "journal_entries" VALUES(3,11,'SetTag',X'82A36B6579A870726F6772657373A576616C7565A132',1795376308153,NULL);
+INSERT INTO "journal_entries" VALUES(3,13,'SetTag',X'82A36B6579A870726F6772657373A576616C7565A133',1795376308164,NULL);
+INSERT INTO "journal_entries" VALUES(3,15,'SetTag',X'82A36B6579A870726F6772657373A576616C7565A134',1795376308173,NULL);
+INSERT INTO "journal_entries" VALUES(3,17,'SetTag',X'82A36B6579A870726F6772657373A576616C7565A135',1795376308181,NULL);
+INSERT INTO "journal_entries" VALUES(3,19,'SetTag',X'82A36B6579A870726F6772657373A576616C7565A136',1795376308192,NULL);
+INSERT INTO "journal_entries" VALUES(3,21,'SetTag',X'82A36B6579A870726F6772657373A576616C7565A137',1795376308204,NULL);
+INSERT INTO "journal_entries" VALUES(3,23,'SetTag',X'82A36B6579A870726F6772657373A576616C7565A138',1795376308214,NULL);
+INSERT INTO "journal_entries" VALUES(3,25,'SetTag',X'82A36B6579A870726F6772657373A576616C7565A139',1795376308225,NULL);
+INSERT INTO "journal_entries" VALUES(3,27,'SetTag',X'82A36B6579A870726F6772657373A576616C7565A23130',1795376308231,NULL);
+INSERT INTO "journal_entries" VALUES(3,29,'SetTag',X'82A36B6579A870726F6772657373A576616C7565A23131',1795376308235,NULL);
+INSERT INTO "journal_entries" VALUES(3,30,'SetTag',X'82A36B6579AB73686F72742D6C69766564A576616C7565A178',1795376308237,NULL);
+INSERT INTO "journal_entries" VALUES(3,31,'DeleteTag',X'81A36B6579AB73686F72742D6C69766564',1795376308239,NULL);
+INSERT INTO "journal_entries" VALUES(3,32,'DeleteRun',X'80',1795376308267,NULL);
+INSERT INTO "journal_entries" VALUES(3,33,'RestoreRun',X'80',1795376308271,NULL);
+INSERT INTO "journal_entries" VALUES(3,34,'UpdateRun',X'83A6737461747573A846494E4953484544AB656E645F74696D655F6D73CF0000018BD07DFE80A46E616D65C0',1795376308275,NULL);
+INSERT INTO "journal_entries" VALUES(4,1,'UploadArtifact',X'86A7726F6F745F696401A470617468A96E6F7465732E747874AD757073747265616D5F70617468A96E6F7465732E747874AA73697A655F627974657308A36D6435C410481E8004A90439C8F16F4FFD47B3A24AAA73706F6F6C5F6E616D65C0',1795376308241,NULL);
+INSERT INTO "journal_entries" VALUES(4,2,'UploadArtifact',X'86A7726F6F745F696401A470617468AD6D6F64656C2F4D4C6D6F64656CAD757073747265616D5F70617468AD6D6F64656C2F4D4C6D6F64656CAA73697A655F62797465730BA36D6435C4109F7C2C24D2D73EDEC7AB4FD14177A241AA73706F6F6C5F6E616D65C0',1795376308245,NULL);
+INSERT INTO "journal_entries" VALUES(4,3,'UploadArtifact',X'86A7726F6F745F696401A470617468B16D6F64656C2F776569676874732E62696EAD757073747265616D5F70617468B16D6F64656C2F776569676874732E62696EAA73697A655F6279746573CE00012C00A36D6435C41097AB7D414A0DF5138AFC887EE74A0AFFAA73706F6F6C5F6E616D65D92864343063626631653463623963613133346431353164376261356435366136616636663862386535',1795376308249,NULL);
+INSERT INTO "journal_entries" VALUES(4,4,'UploadArtifact',X'86A7726F6F745F696401A470617468A8676F6E652E747874AD757073747265616D5F70617468A8676F6E652E747874AA73697A655F62797465730DA36D6435C410A62676442065078B7F4B1593A5B5364BAA73706F6F6C5F6E616D65C0',1795376308257,NULL);
+INSERT INTO "journal_entries" VALUES(4,5,'DeleteArtifact',X'82A7726F6F745F696401AD757073747265616D5F70617468A8676F6E652E747874',1795376308262,NULL);
+INSERT INTO "journal_entries" VALUES(5,1,'CreateRun',X'85A46E616D65A56368696C64A7757365725F6964A0AD73746172745F74696D655F6D73CF0000018BCFE56800AD706172656E745F72756E5F6964D9206162333061656132623236653430323161323066353630376132623330373039A47461677382B26D6C666C6F772E706172656E7452756E4964D9206162333061656132623236653430323161323066353630376132623330373039AE6D6C666C6F772E72756E4E616D65A56368696C64',1795376308281,NULL);
+INSERT INTO "journal_entries" VALUES(5,8,'UpdateRun',X'83A6737461747573A64641494C4544AB656E645F74696D655F6D73CF0000018BD07DFE80A46E616D65C0',1795376308309,NULL);
+INSERT INTO "journal_entries" VALUES(7,1,'CreateRegisteredModel',X'83A46E616D65AA6B6570742D6D6F64656CAB6465736372697074696F6EC0A47461677381A47465616DA161',1795376308317,NULL);
+INSERT INTO "journal_entries" VALUES(7,2,'UpdateRegisteredModel',X'82A46E616D65AA6B6570742D6D6F64656CAB6465736372697074696F6EA861626F7574206974',1795376308330,NULL);
+INSERT INTO "journal_entries" VALUES(7,3,'SetRegisteredModelTag',X'83A46E616D65AA6B6570742D6D6F64656CA36B6579A4676F6E65A576616C7565A178',1795376308337,NULL);
+INSERT INTO "journal_entries" VALUES(7,4,'DeleteRegisteredModelTag',X'82A46E616D65AA6B6570742D6D6F64656CA36B6579A4676F6E65',1795376308344,NULL);
+INSERT INTO "journal_entries" VALUES(7,5,'CreateModelVersion',X'86A776657273696F6E01A672756E5F6964D9206162333061656132623236653430323161323066353630376132623330373039AD757073747265616D5F70617468A56D6F64656CA6736F75726365D9446D6C666C6F772D6172746966616374733A2F312F61623330616561326232366534303231613230663536303761326233303730392F6172746966616374732F6D6F64656CAB6465736372697074696F6EC0A47461677380',1795376308348,NULL);
+INSERT INTO "journal_entries" VALUES(7,6,'CreateModelVersion',X'86A776657273696F6E02A672756E5F6964D9206162333061656132623236653430323161323066353630376132623330373039AD757073747265616D5F70617468A56D6F64656CA6736F75726365D9446D6C666C6F772D6172746966616374733A2F312F61623330616561326232366534303231613230663536303761326233303730392F6172746966616374732F6D6F64656CAB6465736372697074696F6EC0A47461677380',1795376308351,NULL);
+INSERT INTO "journal_entries" VALUES(7,7,'UpdateModelVersion',X'82A776657273696F6E01AB6465736372697074696F6EA9746865206669727374',1795376308357,NULL);
+INSERT INTO "journal_entries" VALUES(7,8,'TransitionModelVersion',X'83A776657273696F6E01A57374616765AA50726F64756374696F6EB0617263686976655F6578697374696E67C2',1795376308369,NULL);
+INSERT INTO "journal_entries" VALUES(7,9,'SetModelVersionTag',X'83A776657273696F6E01A36B6579A7636865636B6564A576616C7565A3796573',1795376308372,NULL);
+INSERT INTO "journal_entries" VALUES(7,10,'SetModelVersionTag',X'83A776657273696F6E01A36B6579A4676F6E65A576616C7565A3796573',1795376308376,NULL);
+INSERT INTO "journal_entries" VALUES(7,11,'DeleteModelVersionTag',X'82A776657273696F6E01A36B6579A4676F6E65',1795376308382,NULL);
+INSERT INTO "journal_entries" VALUES(7,12,'DeleteModelVersion',X'81A776657273696F6E02',1795376308384,NULL);
+INSERT INTO "journal_entries" VALUES(8,1,'CreateExperiment',X'81AD6578706572696D656E745F696402',1795376308391,NULL);
+INSERT INTO "journal_entries" VALUES(8,2,'DeleteExperiment',X'81AD6578706572696D656E745F696402',1795376308401,NULL);
+INSERT INTO "journal_entries" VALUES(8,3,'RestoreExperiment',X'81AD6578706572696D656E745F696402',1795376308405,NULL);
+INSERT INTO "journal_entries" VALUES(9,1,'CreateExperiment',X'81AD6578706572696D656E745F696403',1795376308408,NULL);
+INSERT INTO "journal_entries" VALUES(9,2,'DeleteExperiment',X'81AD6578706572696D656E745F696403',1795376308428,NULL);
+INSERT INTO "journal_entries" VALUES(10,1,'CreateRun',X'85A46E616D65BB64656C65746564207769746820697473206578706572696D656E74A7757365725F6964A0AD73746172745F74696D655F6D73CF0000018BCFE56800AD706172656E745F72756E5F6964C0A47461677381AE6D6C666C6F772E72756E4E616D65BB64656C65746564207769746820697473206578706572696D656E74',1795376308413,NULL);
+CREATE TABLE journal_points (
+	lane_id BIGINT NOT NULL, 
+	position BIGINT NOT NULL, 
+	series_id BIGINT NOT NULL, 
+	step BIGINT NOT NULL, 
+	timestamp_ms BIGINT NOT NULL, 
+	value DOUBLE NOT NULL, 
+	is_nan SMALLINT NOT NULL, 
+	accepted_at_ms BIGINT NOT NULL, 
+	CONSTRAINT pk_journal_points PRIMARY KEY (lane_id, position)
+)
+ WITHOUT ROWID
+
+;
+INSERT INTO "journal_points" VALUES(3,6,1,0,1700000000000,1.0,0,1795376308132);
+INSERT INTO "journal_points" VALUES(3,8,1,1,1700000000001,0.5,0,1795376308141);
+INSERT INTO "journal_points" VALUES(3,10,1,2,1700000000002,3.33333333333333314829e-01,0,1795376308149);
+INSERT INTO "journal_points" VALUES(3,12,1,3,1700000000003,0.25,0,1795376308157);
+INSERT INTO "journal_points" VALUES(3,14,1,4,1700000000004,0.2,0,1795376308169);
+INSERT INTO "journal_points" VALUES(3,16,1,5,1700000000005,1.66666666666666657414e-01,0,1795376308176);
+INSERT INTO "journal_points" VALUES(3,18,1,6,1700000000006,1.42857142857142849212e-01,0,1795376308184);
+INSERT INTO "journal_points" VALUES(3,20,1,7,1700000000007,0.125,0,1795376308195);
+INSERT INTO "journal_points" VALUES(3,22,1,8,1700000000008,1.11111111111111104943e-01,0,1795376308207);
+INSERT INTO "journal_points" VALUES(3,24,1,9,1700000000009,0.1,0,1795376308220);
+INSERT INTO "journal_points" VALUES(3,26,1,10,1700000000010,9.09090909090909116141e-02,0,1795376308229);
+INSERT INTO "journal_points" VALUES(3,28,1,11,1700000000011,8.33333333333333287074e-02,0,1795376308234);
+INSERT INTO "journal_points" VALUES(5,2,2,0,1700000000000,0.1,0,1795376308290);
+INSERT INTO "journal_points" VALUES(5,3,2,1,1700000000001,-1.0e+300,0,1795376308290);
+INSERT INTO "journal_points" VALUES(5,4,2,2,1700000000002,1.0e-300,0,1795376308290);
+INSERT INTO "journal_points" VALUES(5,5,2,-1,1699999999999,0.0,1,1795376308297);
+INSERT INTO "journal_points" VALUES(5,6,2,10,1700000000010,1.79769313486231562234e+308,0,1795376308301);
+INSERT INTO "journal_points" VALUES(5,7,2,11,1700000000011,-1.79769313486231562234e+308,0,1795376308305);
+INSERT INTO "journal_points" VALUES(10,2,3,0,1700000000000,1.0,0,1795376308421);
+CREATE TABLE lanes (
+	lane_id INTEGER NOT NULL, 
+	kind TEXT NOT NULL, 
+	subject_id BIGINT NOT NULL, 
+	last_position BIGINT DEFAULT 0 NOT NULL, 
+	settled_position BIGINT DEFAULT 0 NOT NULL, 
+	lease_owner TEXT, 
+	lease_token TEXT, 
+	lease_epoch BIGINT DEFAULT 0 NOT NULL, 
+	lease_until_ms BIGINT, 
+	not_before_ms BIGINT DEFAULT 0 NOT NULL, 
+	failures INTEGER DEFAULT 0 NOT NULL, 
+	last_failure TEXT, 
+	CONSTRAINT pk_lanes PRIMARY KEY (lane_id)
+);
+INSERT INTO "lanes" VALUES(1,'experiment',0,0,0,NULL,NULL,0,NULL,0,0,NULL);
+INSERT INTO "lanes" VALUES(2,'experiment',1,2,0,NULL,NULL,0,NULL,0,0,NULL);
+INSERT INTO "lanes" VALUES(3,'run_data',1,34,0,NULL,NULL,0,NULL,0,0,NULL);
+INSERT INTO "lanes" VALUES(4,'run_artifacts',1,5,0,NULL,NULL,0,NULL,0,0,NULL);
+INSERT INTO "lanes" VALUES(5,'run_data',2,8,0,NULL,NULL,0,NULL,0,0,NULL);
+INSERT INTO "lanes" VALUES(6,'run_artifacts',2,0,0,NULL,NULL,0,NULL,0,0,NULL);
+INSERT INTO "lanes" VALUES(7,'registered_model',1,12,0,NULL,NULL,0,NULL,0,0,NULL);
+INSERT INTO "lanes" VALUES(8,'experiment',2,3,0,NULL,NULL,0,NULL,0,0,NULL);
+INSERT INTO "lanes" VALUES(9,'experiment',3,2,0,NULL,NULL,0,NULL,0,0,NULL);
+INSERT INTO "lanes" VALUES(10,'run_data',3,2,0,NULL,NULL,0,NULL,0,0,NULL);
+INSERT INTO "lanes" VALUES(11,'run_artifacts',3,0,0,NULL,NULL,0,NULL,0,0,NULL);
+CREATE TABLE logged_model_metrics (
+	model_id TEXT NOT NULL, 
+	"key" TEXT NOT NULL, 
+	timestamp_ms BIGINT NOT NULL, 
+	step BIGINT NOT NULL, 
+	run_pk BIGINT NOT NULL, 
+	value DOUBLE NOT NULL, 
+	is_nan SMALLINT NOT NULL, 
+	dataset_name TEXT, 
+	dataset_digest TEXT, 
+	CONSTRAINT pk_logged_model_metrics PRIMARY KEY (model_id, "key", timestamp_ms, step, run_pk)
+)
+ WITHOUT ROWID
+
+;
+CREATE TABLE logged_model_params (
+	model_pk BIGINT NOT NULL, 
+	"key" TEXT NOT NULL, 
+	value TEXT NOT NULL, 
+	CONSTRAINT pk_logged_model_params PRIMARY KEY (model_pk, "key")
+)
+ WITHOUT ROWID
+
+;
+CREATE TABLE logged_model_tags (
+	model_pk BIGINT NOT NULL, 
+	"key" TEXT NOT NULL, 
+	value TEXT NOT NULL, 
+	CONSTRAINT pk_logged_model_tags PRIMARY KEY (model_pk, "key")
+)
+ WITHOUT ROWID
+
+;
+CREATE TABLE logged_models (
+	model_pk INTEGER NOT NULL, 
+	model_id TEXT NOT NULL, 
+	experiment_id BIGINT NOT NULL, 
+	name TEXT NOT NULL, 
+	artifact_uri TEXT NOT NULL, 
+	status TEXT NOT NULL, 
+	status_message TEXT, 
+	model_type TEXT, 
+	source_run_id TEXT, 
+	lifecycle_stage TEXT NOT NULL, 
+	creation_timestamp_ms BIGINT NOT NULL, 
+	last_updated_timestamp_ms BIGINT NOT NULL, 
+	upstream_folder TEXT, 
+	born TEXT NOT NULL, 
+	principal TEXT, 
+	create_fingerprint BLOB, 
+	CONSTRAINT pk_logged_models PRIMARY KEY (model_pk), 
+	CONSTRAINT uq_logged_models_model_id UNIQUE (model_id)
+);
+CREATE TABLE model_version_tags (
+	model_pk BIGINT NOT NULL, 
+	version INTEGER NOT NULL, 
+	"key" TEXT NOT NULL, 
+	value TEXT NOT NULL, 
+	CONSTRAINT pk_model_version_tags PRIMARY KEY (model_pk, version, "key")
+)
+ WITHOUT ROWID
+
+;
+INSERT INTO "model_version_tags" VALUES(1,1,'checked','yes');
+CREATE TABLE model_versions (
+	model_pk BIGINT NOT NULL, 
+	version INTEGER NOT NULL, 
+	creation_timestamp_ms BIGINT NOT NULL, 
+	last_updated_timestamp_ms BIGINT NOT NULL, 
+	description TEXT, 
+	user_id TEXT, 
+	current_stage TEXT NOT NULL, 
+	source TEXT NOT NULL, 
+	storage_location TEXT, 
+	run_id TEXT, 
+	run_link TEXT, 
+	model_id TEXT, 
+	status TEXT NOT NULL, 
+	status_message TEXT, 
+	upstream_version TEXT, 
+	principal TEXT, 
+	create_fingerprint BLOB, 
+	CONSTRAINT pk_model_versions PRIMARY KEY (model_pk, version)
+);
+INSERT INTO "model_versions" VALUES(1,1,1795376308348,1795376308369,'the first',NULL,'Production','mlflow-artifacts:/1/ab30aea2b26e4021a20f5607a2b30709/artifacts/model','mlflow-artifacts:/1/ab30aea2b26e4021a20f5607a2b30709/artifacts/model','ab30aea2b26e4021a20f5607a2b30709',NULL,NULL,'READY',NULL,NULL,NULL,NULL);
+INSERT INTO "model_versions" VALUES(1,2,1795376308351,1795376308384,NULL,NULL,'Deleted_Internal','mlflow-artifacts:/1/ab30aea2b26e4021a20f5607a2b30709/artifacts/model','mlflow-artifacts:/1/ab30aea2b26e4021a20f5607a2b30709/artifacts/model',NULL,NULL,NULL,'READY',NULL,NULL,NULL,NULL);
+CREATE TABLE overflow (
+	overflow_id INTEGER NOT NULL, 
+	run_pk BIGINT NOT NULL, 
+	lane_id BIGINT NOT NULL, 
+	position BIGINT NOT NULL, 
+	kind TEXT NOT NULL, 
+	payload BLOB NOT NULL, 
+	limit_name TEXT NOT NULL, 
+	file_number INTEGER, 
+	CONSTRAINT pk_overflow PRIMARY KEY (overflow_id)
+);
+CREATE TABLE params (
+	run_pk BIGINT NOT NULL, 
+	"key" TEXT NOT NULL, 
+	value TEXT NOT NULL, 
+	CONSTRAINT pk_params PRIMARY KEY (run_pk, "key")
+)
+ WITHOUT ROWID
+
+;
+INSERT INTO "params" VALUES(1,'depth','3');
+INSERT INTO "params" VALUES(1,'long','xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx');
+INSERT INTO "params" VALUES(1,'rate','0.1');
+CREATE TABLE parked (
+	parked_id INTEGER NOT NULL, 
+	lane_id BIGINT NOT NULL, 
+	position BIGINT NOT NULL, 
+	run_pk BIGINT, 
+	kind TEXT NOT NULL, 
+	payload BLOB NOT NULL, 
+	reason TEXT NOT NULL, 
+	message TEXT NOT NULL, 
+	principal TEXT, 
+	accepted_at_ms BIGINT NOT NULL, 
+	parked_at_ms BIGINT NOT NULL, 
+	decision TEXT, 
+	decided_by TEXT, 
+	decided_at_ms BIGINT, 
+	CONSTRAINT pk_parked PRIMARY KEY (parked_id), 
+	CONSTRAINT uq_parked_lane_id_position UNIQUE (lane_id, position)
+);
+CREATE TABLE points (
+	series_id BIGINT NOT NULL, 
+	step BIGINT NOT NULL, 
+	timestamp_ms BIGINT NOT NULL, 
+	value DOUBLE NOT NULL, 
+	is_nan SMALLINT NOT NULL, 
+	CONSTRAINT pk_points PRIMARY KEY (series_id, step, timestamp_ms, value, is_nan)
+)
+ WITHOUT ROWID
+
+;
+INSERT INTO "points" VALUES(1,0,1700000000000,1.0,0);
+INSERT INTO "points" VALUES(1,1,1700000000001,0.5,0);
+INSERT INTO "points" VALUES(1,2,1700000000002,3.33333333333333314829e-01,0);
+INSERT INTO "points" VALUES(1,3,1700000000003,0.25,0);
+INSERT INTO "points" VALUES(1,4,1700000000004,0.2,0);
+INSERT INTO "points" VALUES(1,5,1700000000005,1.66666666666666657414e-01,0);
+INSERT INTO "points" VALUES(1,6,1700000000006,1.42857142857142849212e-01,0);
+INSERT INTO "points" VALUES(1,7,1700000000007,0.125,0);
+INSERT INTO "points" VALUES(1,8,1700000000008,1.11111111111111104943e-01,0);
+INSERT INTO "points" VALUES(1,9,1700000000009,0.1,0);
+INSERT INTO "points" VALUES(1,10,1700000000010,9.09090909090909116141e-02,0);
+INSERT INTO "points" VALUES(1,11,1700000000011,8.33333333333333287074e-02,0);
+INSERT INTO "points" VALUES(2,-1,1699999999999,0.0,1);
+INSERT INTO "points" VALUES(2,0,1700000000000,0.1,0);
+INSERT INTO "points" VALUES(2,1,1700000000001,-1.0e+300,0);
+INSERT INTO "points" VALUES(2,2,1700000000002,1.0e-300,0);
+INSERT INTO "points" VALUES(2,10,1700000000010,1.79769313486231562234e+308,0);
+INSERT INTO "points" VALUES(2,11,1700000000011,-1.79769313486231562234e+308,0);
+INSERT INTO "points" VALUES(3,0,1700000000000,1.0,0);
+CREATE TABLE registered_model_aliases (
+	model_pk BIGINT NOT NULL, 
+	alias TEXT NOT NULL, 
+	version INTEGER NOT NULL, 
+	CONSTRAINT pk_registered_model_aliases PRIMARY KEY (model_pk, alias)
+)
+ WITHOUT ROWID
+
+;
+CREATE TABLE registered_model_tags (
+	model_pk BIGINT NOT NULL, 
+	"key" TEXT NOT NULL, 
+	value TEXT NOT NULL, 
+	CONSTRAINT pk_registered_model_tags PRIMARY KEY (model_pk, "key")
+)
+ WITHOUT ROWID
+
+;
+INSERT INTO "registered_model_tags" VALUES(1,'team','a');
+CREATE TABLE registered_models (
+	model_pk INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+	name TEXT NOT NULL, 
+	description TEXT, 
+	creation_timestamp_ms BIGINT NOT NULL, 
+	last_updated_timestamp_ms BIGINT NOT NULL, 
+	last_version INTEGER DEFAULT 0 NOT NULL, 
+	born TEXT NOT NULL, 
+	workspace_id BIGINT, 
+	upstream_name TEXT NOT NULL, 
+	principal TEXT, 
+	lane_id BIGINT NOT NULL, 
+	CONSTRAINT uq_registered_models_name UNIQUE (name), 
+	CONSTRAINT fk_registered_models_workspace_id FOREIGN KEY(workspace_id) REFERENCES workspaces (workspace_id)
+);
+INSERT INTO "registered_models" VALUES(1,'kept-model','about it',1795376308317,1795376308384,2,'proxy',NULL,'kept-model',NULL,7);
+CREATE TABLE run_models (
+	run_pk BIGINT NOT NULL, 
+	direction TEXT NOT NULL, 
+	model_id TEXT NOT NULL, 
+	step BIGINT NOT NULL, 
+	CONSTRAINT pk_run_models PRIMARY KEY (run_pk, direction, model_id, step)
+)
+ WITHOUT ROWID
+
+;
+CREATE TABLE runs (
+	run_pk INTEGER NOT NULL, 
+	run_id TEXT NOT NULL, 
+	experiment_id BIGINT NOT NULL, 
+	name TEXT NOT NULL, 
+	user_id TEXT NOT NULL, 
+	status TEXT NOT NULL, 
+	start_time_ms BIGINT, 
+	end_time_ms BIGINT, 
+	artifact_uri TEXT NOT NULL, 
+	lifecycle_stage TEXT NOT NULL, 
+	deleted_at_ms BIGINT, 
+	parent_run_id TEXT, 
+	born TEXT NOT NULL, 
+	workspace_id BIGINT, 
+	upstream_id TEXT, 
+	create_way TEXT, 
+	create_fingerprint BLOB, 
+	created_at_ms BIGINT NOT NULL, 
+	principal TEXT, 
+	data_lane_id BIGINT NOT NULL, 
+	artifact_lane_id BIGINT NOT NULL, 
+	CONSTRAINT pk_runs PRIMARY KEY (run_pk), 
+	CONSTRAINT uq_runs_run_id UNIQUE (run_id), 
+	CONSTRAINT fk_runs_workspace_id FOREIGN KEY(workspace_id) REFERENCES workspaces (workspace_id), 
+	CONSTRAINT uq_runs_upstream_id UNIQUE (upstream_id)
+);
+INSERT INTO "runs" VALUES(1,'ab30aea2b26e4021a20f5607a2b30709',1,'parent','','FINISHED',1700000000000,1700010000000,'mlflow-artifacts:/1/ab30aea2b26e4021a20f5607a2b30709/artifacts','active',NULL,NULL,'proxy',NULL,NULL,NULL,NULL,1795376308117,NULL,3,4);
+INSERT INTO "runs" VALUES(2,'29d6f7f833ec49fc9739d85194e61bd9',1,'child','','FAILED',1700000000000,1700010000000,'mlflow-artifacts:/1/29d6f7f833ec49fc9739d85194e61bd9/artifacts','active',NULL,'ab30aea2b26e4021a20f5607a2b30709','proxy',NULL,NULL,NULL,NULL,1795376308281,NULL,5,6);
+INSERT INTO "runs" VALUES(3,'b3fb902081ad42b2a46b076e18ec91df',3,'deleted with its experiment','','RUNNING',1700000000000,NULL,'mlflow-artifacts:/3/b3fb902081ad42b2a46b076e18ec91df/artifacts','deleted',1795376308428,NULL,'proxy',NULL,NULL,NULL,NULL,1795376308413,NULL,10,11);
+CREATE TABLE scorer_versions (
+	scorer_pk BIGINT NOT NULL, 
+	version INTEGER NOT NULL, 
+	serialized_scorer TEXT NOT NULL, 
+	creation_time_ms BIGINT NOT NULL, 
+	principal TEXT, 
+	CONSTRAINT pk_scorer_versions PRIMARY KEY (scorer_pk, version)
+)
+ WITHOUT ROWID
+
+;
+CREATE TABLE scorers (
+	scorer_pk INTEGER NOT NULL, 
+	scorer_id TEXT NOT NULL, 
+	experiment_id BIGINT NOT NULL, 
+	name TEXT NOT NULL, 
+	CONSTRAINT pk_scorers PRIMARY KEY (scorer_pk), 
+	CONSTRAINT uq_scorers_experiment_id_name UNIQUE (experiment_id, name), 
+	CONSTRAINT uq_scorers_scorer_id UNIQUE (scorer_id)
+);
+CREATE TABLE series (
+	series_id INTEGER NOT NULL, 
+	run_pk BIGINT NOT NULL, 
+	"key" TEXT NOT NULL, 
+	points BIGINT NOT NULL, 
+	lowest_step BIGINT NOT NULL, 
+	highest_step BIGINT NOT NULL, 
+	lowest_timestamp_ms BIGINT NOT NULL, 
+	highest_timestamp_ms BIGINT NOT NULL, 
+	latest_step BIGINT NOT NULL, 
+	latest_timestamp_ms BIGINT NOT NULL, 
+	latest_value DOUBLE NOT NULL, 
+	latest_is_nan SMALLINT NOT NULL, 
+	CONSTRAINT pk_series PRIMARY KEY (series_id), 
+	CONSTRAINT uq_series_run_pk_key UNIQUE (run_pk, "key")
+);
+INSERT INTO "series" VALUES(1,1,'loss',12,0,11,1700000000000,1700000000011,11,1700000000011,8.33333333333333287074e-02,0);
+INSERT INTO "series" VALUES(2,2,'odd',6,-1,11,1699999999999,1700000000011,11,1700000000011,-1.79769313486231562234e+308,0);
+INSERT INTO "series" VALUES(3,3,'loss',1,0,0,1700000000000,1700000000000,0,1700000000000,1.0,0);
+CREATE TABLE spans (
+	span_pk INTEGER NOT NULL, 
+	trace_pk BIGINT NOT NULL, 
+	span_id TEXT NOT NULL, 
+	parent_span_id TEXT, 
+	name TEXT NOT NULL, 
+	type TEXT, 
+	status TEXT NOT NULL, 
+	start_time_ns BIGINT NOT NULL, 
+	end_time_ns BIGINT, 
+	model_name TEXT, 
+	model_provider TEXT, 
+	input_cost DOUBLE, 
+	output_cost DOUBLE, 
+	total_cost DOUBLE, 
+	token_usage TEXT, 
+	content TEXT NOT NULL, 
+	CONSTRAINT pk_spans PRIMARY KEY (span_pk), 
+	CONSTRAINT uq_spans_trace_pk_span_id UNIQUE (trace_pk, span_id)
+);
+CREATE TABLE tags (
+	run_pk BIGINT NOT NULL, 
+	"key" TEXT NOT NULL, 
+	value TEXT NOT NULL, 
+	CONSTRAINT pk_tags PRIMARY KEY (run_pk, "key")
+)
+ WITHOUT ROWID
+
+;
+INSERT INTO "tags" VALUES(1,'at_start','yes');
+INSERT INTO "tags" VALUES(1,'mlflow.runName','parent');
+INSERT INTO "tags" VALUES(1,'progress','11');
+INSERT INTO "tags" VALUES(2,'mlflow.parentRunId','ab30aea2b26e4021a20f5607a2b30709');
+INSERT INTO "tags" VALUES(2,'mlflow.runName','child');
+INSERT INTO "tags" VALUES(3,'mlflow.runName','deleted with its experiment');
+CREATE TABLE trace_links (
+	trace_id TEXT NOT NULL, 
+	kind TEXT NOT NULL, 
+	target TEXT NOT NULL, 
+	CONSTRAINT pk_trace_links PRIMARY KEY (trace_id, kind, target)
+)
+ WITHOUT ROWID
+
+;
+CREATE TABLE trace_metadata (
+	trace_pk BIGINT NOT NULL, 
+	"key" TEXT NOT NULL, 
+	value TEXT NOT NULL, 
+	CONSTRAINT pk_trace_metadata PRIMARY KEY (trace_pk, "key")
+)
+ WITHOUT ROWID
+
+;
+CREATE TABLE trace_tags (
+	trace_pk BIGINT NOT NULL, 
+	"key" TEXT NOT NULL, 
+	value TEXT NOT NULL, 
+	CONSTRAINT pk_trace_tags PRIMARY KEY (trace_pk, "key")
+)
+ WITHOUT ROWID
+
+;
+CREATE TABLE traces (
+	trace_pk INTEGER NOT NULL, 
+	trace_id TEXT NOT NULL, 
+	experiment_id BIGINT NOT NULL, 
+	timestamp_ms BIGINT NOT NULL, 
+	execution_time_ms BIGINT, 
+	state TEXT NOT NULL, 
+	client_request_id TEXT, 
+	request_preview TEXT, 
+	response_preview TEXT, 
+	session_id TEXT, 
+	input_tokens BIGINT, 
+	output_tokens BIGINT, 
+	total_tokens BIGINT, 
+	cache_read_input_tokens BIGINT, 
+	cache_creation_input_tokens BIGINT, 
+	principal TEXT, 
+	CONSTRAINT pk_traces PRIMARY KEY (trace_pk), 
+	CONSTRAINT uq_traces_trace_id UNIQUE (trace_id)
+);
+CREATE TABLE webhook_deliveries (
+	delivery_pk INTEGER NOT NULL, 
+	delivery_id TEXT NOT NULL, 
+	webhook_pk BIGINT NOT NULL, 
+	event TEXT NOT NULL, 
+	body TEXT NOT NULL, 
+	created_at_ms BIGINT NOT NULL, 
+	attempts INTEGER DEFAULT 0 NOT NULL, 
+	not_before_ms BIGINT NOT NULL, 
+	CONSTRAINT pk_webhook_deliveries PRIMARY KEY (delivery_pk), 
+	CONSTRAINT uq_webhook_deliveries_delivery_id UNIQUE (delivery_id)
+);
+CREATE TABLE webhook_events (
+	webhook_pk BIGINT NOT NULL, 
+	position INTEGER NOT NULL, 
+	event TEXT NOT NULL, 
+	CONSTRAINT pk_webhook_events PRIMARY KEY (webhook_pk, position)
+)
+ WITHOUT ROWID
+
+;
+CREATE TABLE webhooks (
+	webhook_pk INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+	webhook_id TEXT NOT NULL, 
+	name TEXT NOT NULL, 
+	url TEXT NOT NULL, 
+	description TEXT, 
+	status TEXT NOT NULL, 
+	secret TEXT, 
+	creation_timestamp_ms BIGINT NOT NULL, 
+	last_updated_timestamp_ms BIGINT NOT NULL, 
+	principal TEXT, 
+	CONSTRAINT uq_webhooks_webhook_id UNIQUE (webhook_id)
+);
+CREATE TABLE workspaces (
+	workspace_id INTEGER NOT NULL, 
+	address TEXT NOT NULL, 
+	first_delivery_ms BIGINT, 
+	CONSTRAINT pk_workspaces PRIMARY KEY (workspace_id), 
+	CONSTRAINT uq_workspaces_address UNIQUE (address)
+);
+INSERT INTO "workspaces" VALUES(1,'azureml://@HOST@/mlflow/v1.0/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/emulator/providers/Microsoft.MachineLearningServices/workspaces/emulator',NULL);
+CREATE INDEX ix_evaluation_dataset_experiments_experiment_id ON evaluation_dataset_experiments (experiment_id);
+CREATE INDEX ix_evaluation_records_listing ON evaluation_records (dataset_pk, created_time_ms, record_id);
+CREATE INDEX ix_traces_session ON traces (experiment_id, session_id);
+CREATE INDEX ix_traces_listing ON traces (experiment_id, timestamp_ms);
+CREATE INDEX ix_assessments_trace_pk ON assessments (trace_pk);
+CREATE INDEX ix_trace_links_target ON trace_links (kind, target);
+CREATE INDEX ix_webhook_events_event ON webhook_events (event);
+CREATE INDEX ix_webhook_deliveries_webhook_pk ON webhook_deliveries (webhook_pk);
+CREATE INDEX ix_webhook_deliveries_due ON webhook_deliveries (not_before_ms, delivery_pk);
+CREATE INDEX ix_lanes_pending ON lanes (lane_id) WHERE settled_position < last_position;
+CREATE INDEX ix_barriers_awaited ON barriers (awaited_lane_id);
+CREATE INDEX ix_batches_lane_id ON batches (lane_id);
+CREATE INDEX ix_parked_run_pk ON parked (run_pk);
+CREATE INDEX ix_overflow_run_pk ON overflow (run_pk);
+CREATE INDEX ix_dataset_inputs_dataset_pk ON dataset_inputs (dataset_pk);
+CREATE INDEX ix_artifact_roots_model_pk ON artifact_roots (model_pk);
+CREATE INDEX ix_artifact_roots_run_pk ON artifact_roots (run_pk);
+CREATE INDEX ix_artifacts_spool_name ON artifacts (spool_name);
+CREATE INDEX ix_logged_models_source_run_id ON logged_models (source_run_id);
+CREATE INDEX ix_logged_models_experiment_id ON logged_models (experiment_id);
+CREATE INDEX ix_model_versions_run_id ON model_versions (run_id);
+CREATE INDEX ix_runs_listing ON runs (experiment_id, lifecycle_stage, start_time_ms, run_id);
+DELETE FROM "sqlite_sequence";
+INSERT INTO "sqlite_sequence" VALUES('experiments',3);
+INSERT INTO "sqlite_sequence" VALUES('registered_models',1);
+COMMIT;

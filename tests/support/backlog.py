@@ -1,0 +1,90 @@
+"""A backlog of a million points in seconds: written into a proxy's database as the proxy would have."""
+
+from sqlalchemy import Connection, create_engine, text
+
+METRICS = 4
+_BASE_MS = 1_700_000_000_000
+_POINT_BYTES = 64
+_NUMBERS = {
+    "postgresql": "SELECT generate_series(0, :count - 1) AS number",
+    "sqlite": (
+        "WITH RECURSIVE numbers(number) AS (SELECT 0 UNION ALL SELECT number + 1 FROM numbers"
+        " WHERE number < :count - 1) SELECT number FROM numbers"
+    ),
+}
+
+
+def add_backlog(database_url: str, run_ids: list[str], points: int) -> None:
+    """Give each run so many points that are still to be delivered. No server may be running."""
+    engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
+    try:
+        with engine.begin() as connection:
+            for run_id in run_ids:
+                _add_to_run(connection, run_id, points // METRICS)
+    finally:
+        engine.dispose()
+
+
+def _add_to_run(connection: Connection, run_id: str, count: int) -> None:
+    run_pk, lane_id, last = connection.execute(
+        text(
+            "SELECT run_pk, lane_id, last_position FROM runs JOIN lanes ON lane_id = data_lane_id"
+            " WHERE run_id = :run_id"
+        ),
+        {"run_id": run_id},
+    ).one()
+    numbers = _NUMBERS[connection.dialect.name]
+    for metric in range(METRICS):
+        series_id = _add_series(connection, run_pk, f"behind{metric}", count)
+        values = {
+            "count": count,
+            "series_id": series_id,
+            "lane_id": lane_id,
+            "first": last + 1 + metric,
+            "metrics": METRICS,
+            "base": _BASE_MS,
+        }
+        connection.execute(
+            text(
+                "INSERT INTO points (series_id, step, timestamp_ms, value, is_nan)"
+                f" SELECT :series_id, number, :base + number, 0.5, 0 FROM ({numbers}) AS n"
+            ),
+            values,
+        )
+        connection.execute(
+            text(
+                "INSERT INTO journal_points (lane_id, position, series_id, step, timestamp_ms, value, is_nan,"
+                " accepted_at_ms) SELECT :lane_id, :first + number * :metrics, :series_id, number,"
+                f" :base + number, 0.5, 0, :base FROM ({numbers}) AS n"
+            ),
+            values,
+        )
+    connection.execute(
+        text(
+            "UPDATE lanes SET last_position = last_position + :points,"
+            " undelivered_bytes = undelivered_bytes + :bytes WHERE lane_id = :lane_id"
+        ),
+        {"points": count * METRICS, "bytes": count * METRICS * _POINT_BYTES, "lane_id": lane_id},
+    )
+
+
+def _add_series(connection: Connection, run_pk: int, key: str, count: int) -> int:
+    row = {
+        "run_pk": run_pk,
+        "key": key,
+        "points": count,
+        "highest_step": count - 1,
+        "lowest_ms": _BASE_MS,
+        "highest_ms": _BASE_MS + count - 1,
+    }
+    return int(
+        connection.execute(
+            text(
+                "INSERT INTO series (run_pk, key, points, lowest_step, highest_step, lowest_timestamp_ms,"
+                " highest_timestamp_ms, latest_step, latest_timestamp_ms, latest_value, latest_is_nan)"
+                " VALUES (:run_pk, :key, :points, 0, :highest_step, :lowest_ms, :highest_ms, :highest_step,"
+                " :highest_ms, 0.5, 0) RETURNING series_id"
+            ),
+            row,
+        ).scalar_one()
+    )
