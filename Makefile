@@ -101,8 +101,9 @@ bench-memory: .venv/stamp ## Memory under a steady load (length: SECONDS=3600)
 bench-profile: .venv/stamp ## Where the time goes in the three hottest paths, as text tables
 	$(BIN)/python -m benchmarks profile $(ARGS)
 
-docs: .venv/stamp ## Make docs/settings.md anew from the settings
+docs: .venv/stamp ## Make docs/settings.md and docs/fault-matrix.md anew from what they are made of
 	$(BIN)/python -c "from server.settings import render_reference; print(render_reference(), end='')" > docs/settings.md
+	$(BIN)/python -m tests.support.fault_matrix > docs/fault-matrix.md
 
 venv: .venv/stamp ## Set up .venv, the development environment
 

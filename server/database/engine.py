@@ -115,7 +115,7 @@ class Database:
         except DatabaseAwayError as error:
             shown = self.url.render_as_string(hide_password=True)
             raise DatabaseUrlError(
-                f"The database {shown} cannot be reached: {str(error.__cause__).splitlines()[0]}"
+                f"The database {shown} cannot be reached: {str(error.__cause__).splitlines()[0].rstrip('.')}."
                 " Check MLPROXY_DATABASE_URL, and that the database runs."
             ) from error
 

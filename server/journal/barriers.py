@@ -1,12 +1,14 @@
 """Barriers: entries that wait until another lane has settled a position.
 
-An entry of an experiment's lane can also wait for all lanes of the experiment's runs, however many they are:
-that is one barrier, which names no lane and is looked into when its turn comes.
+An experiment and its runs, any number of them, wait for each other without a barrier for each: an entry of
+the experiment's lane can wait for all lanes of its runs by one that names no lane, and what its runs hold
+next waits while the experiment's lane is about to restore it. Both are looked into when it is their turn.
 """
 
 from collections.abc import Iterable
 
 from server.database.engine import Transaction
+from server.domain.operations import RestoreExperiment
 from server.journal.entries import Awaited
 
 _EVERY_RUN = 0
@@ -25,11 +27,25 @@ _UNSETTLED_RUN_LANE = (
 )
 
 
+# One that is not next is not waited for: a deletion before it may wait for the runs.
+_EXPERIMENT_BEING_RESTORED = (
+    "SELECT own.lane_id FROM lanes JOIN runs ON runs.run_pk = lanes.subject_id"
+    " AND lanes.lane_id IN (runs.data_lane_id, runs.artifact_lane_id, runs.overflow_lane_id)"
+    " JOIN experiments ON experiments.experiment_id = runs.experiment_id"
+    " JOIN lanes AS own ON own.lane_id = experiments.lane_id"
+    " JOIN journal_entries ON journal_entries.lane_id = own.lane_id"
+    " AND journal_entries.position = own.settled_position + 1"
+    f" WHERE lanes.lane_id = ? AND journal_entries.kind = '{RestoreExperiment.__name__}'"
+)
+
+
 def list_unmet_barriers(
     transaction: Transaction, lane_id: int, first: int, last: int
 ) -> dict[int, list[int]]:
     """Position → lanes it still waits for, in a range of positions; one of them stands for all runs'."""
     unmet: dict[int, list[int]] = {}
+    if restoring := [row[0] for row in transaction.rows(_EXPERIMENT_BEING_RESTORED, (lane_id,))]:
+        unmet[first] = restoring
     for position, awaited in transaction.rows(
         "SELECT barriers.position, barriers.awaited_lane_id FROM barriers"
         " LEFT JOIN lanes ON lanes.lane_id = barriers.awaited_lane_id"

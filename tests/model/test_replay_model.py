@@ -44,6 +44,8 @@ CALLS = (
     "PUT ",
     "create$",
 )
+# What is refused here and retried later may come out of order, and nothing else.
+REFUSABLE = ("POST .*/runs/log-batch$", "POST .*/runs/delete-tag$", "PUT .*/azureml/")
 PLACES = (
     "commit.before",
     "commit.after",
@@ -78,6 +80,7 @@ class ReplayMachine(RuleBasedStateMachine):
         self.touched: ModelRun | None = None
         self.hidden = 0.0
         self.is_hiding = False
+        self.was_refused = False
 
     # --- clients ---
 
@@ -228,6 +231,17 @@ class ReplayMachine(RuleBasedStateMachine):
         headers = {"Retry-After": "30"} if after and status == 429 else {}
         self.world.emulator.add_fault(match=call, effect="status", status=status, headers=headers, times=2)
 
+    @rule(call=st.sampled_from(REFUSABLE), times=st.integers(1, 3))
+    def refuse_for_good(self, call: str, times: int) -> None:
+        self.was_refused = True
+        body = {"error_code": "INVALID_PARAMETER_VALUE", "message": "Not today."}
+        self.world.emulator.add_fault(match=call, effect="status", status=400, body=body, times=times)
+
+    @precondition(lambda self: self.was_refused)
+    @rule()
+    def retry_what_is_parked(self) -> None:
+        self.world.retry_parked()
+
     @rule()
     def cut_off(self) -> None:
         self.world.emulator.add_fault(match="", effect="drop_answer", when="before")
@@ -272,11 +286,17 @@ class ReplayMachine(RuleBasedStateMachine):
         self.touched = None
 
     def teardown(self) -> None:
-        """Everything heals; then the workspace equals the model, and a fresh write goes through."""
+        """Everything heals, what is parked is retried; then the workspace equals the model.
+
+        A fresh write goes through at once.
+        """
         if not self.model.runs:
             return
         self.world.heal()
-        self.world.drain()
+        self.world.drain(may_park=self.was_refused)
+        if self.was_refused:
+            self.world.retry_parked()
+            self.world.drain()
         for run in self.model.runs:
             self.compare(run)
         known = {run.run_id for run in self.model.runs}
@@ -290,7 +310,7 @@ class ReplayMachine(RuleBasedStateMachine):
     def compare(self, run: ModelRun) -> None:
         held = run_of(self.world.emulator, run.run_id)
         assert Counter(held.points_in_order) == Counter(run.points)
-        assert held.points_in_order == run.points
+        assert self.was_refused or held.points_in_order == run.points
         assert held.params == run.params
         tags = {key: value for key, value in held.tags.items() if not key.startswith(("mlflow.", "mlproxy."))}
         assert tags == run.tags

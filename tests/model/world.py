@@ -104,13 +104,19 @@ class World:
         self.emulator.clear_faults()
         self.emulator.settings(search_lag_seconds=0.0, metric_lag_seconds=0.0)
 
-    def drain(self) -> None:
-        """Let time pass until everything is delivered; nothing may be parked."""
+    def retry_parked(self) -> None:
+        """As an operator: let everything that is parked be delivered after all."""
+        url = "/api/2.0/mlproxy/parked/retry"
+        answer = self.insist(lambda: self.http.post(url, json={"all": True}))
+        assert answer.is_success, answer.text
+
+    def drain(self, *, may_park: bool = False) -> None:
+        """Let time pass until everything is delivered, and nothing is parked unless it may be."""
         left: dict[str, Any] = {}
         for _ in range(40):
             left = self.deliver_for_a_while()
             if (left["pending"], left["uncertain"]) == (0, 0):
-                assert left["parked"] == 0, self.http.get("/api/2.0/mlproxy/parked").text
+                assert may_park or left["parked"] == 0, self.http.get("/api/2.0/mlproxy/parked").text
                 return
             self.turned.let_pass(61.0)
         raise AssertionError(f"{left}\n{self.turned.server.log_file.read_text()[-4000:]}")

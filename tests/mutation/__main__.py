@@ -17,7 +17,7 @@ from tests.mutation.mutations import MUTATIONS, Mutation
 
 REPOSITORY = Path(__file__).parents[2]
 COPIED = ("server", "emulator", "migrations", "tests", "docs", "pyproject.toml")
-LONGEST_SECONDS = 900
+LONGEST_SECONDS = 1800
 PASSED, FAILED = 0, 1
 
 

@@ -87,7 +87,7 @@ MUTATIONS = (
                 "            return [_Outcome(waiting, error=failed) for waiting in group], set()\n",
             ),
         ),
-        ("tests/integration/tracking",),
+        ("tests/integration/tracking/test_group_commit.py",),
     ),
     Mutation(
         "nothing is read back before it is sent again",

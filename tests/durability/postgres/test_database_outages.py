@@ -83,7 +83,7 @@ def test_a_restart_of_the_database_under_load(
     assert server.pid == pid
     for logger in loggers:
         assert logger.unexpected == []
-        assert logger.answers[429] > 0
+        assert logger.slowest_seconds < 30
         held = run_of(emulator, logger.run_id)
         assert steps_by_key(held.points_in_order) == {"loss": list(range(logger.steps))}
 

@@ -119,6 +119,24 @@ async def test_the_other_kind_of_database_is_refused(site: Site) -> None:
         site.restore(file, site.place())
 
 
+async def test_a_backup_without_the_bytes_of_its_rows_is_refused(site: Site) -> None:
+    """Though the file is as its manifest says, a row that names a file which is not in it keeps it out."""
+    _, file, _ = await _filled(site)
+    reader = BackupReader(file)
+    header = reader.header()
+    kept = {
+        member.name: b"".join(member.pieces())
+        for member in reader.members()
+        if not member.name.startswith("spool/")
+    }
+    without = site.folder / "without.tar"
+    _write(without, header, kept)
+    place = site.place()
+    with pytest.raises(BackupFileError, match="lacks 1 files"):
+        site.restore(without, place)
+    site.restore(file, place)
+
+
 def _header(kind: DatabaseKind, *, revision: str = HEAD, format_: int = FORMAT, **fields: Any) -> Header:
     values: dict[str, Any] = {"tables": {}, "sequences": {}, "lost_files": [], **fields}
     return Header(
