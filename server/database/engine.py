@@ -263,7 +263,8 @@ class Database:
         Raises:
             DurabilityError: it is not.
         """
-        with self.reading() as transaction:
+        with self.engine.connect() as connection, connection.begin():
+            transaction = Transaction(connection)  # of the pool that writes: readers have one of their own
             if self.is_postgres:
                 setting = transaction.rows("SHOW synchronous_commit")[0][0]
                 if setting == "off":

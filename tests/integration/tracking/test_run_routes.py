@@ -237,8 +237,10 @@ async def test_the_datasets_of_an_experiment_can_be_searched(tracking: Tracking)
 async def test_each_logged_model_is_added_to_the_history_tag(tracking: Tracking) -> None:
     """log-model appends, as clients before 3.0 expect."""
     run_id = await tracking.run()
-    for _ in range(2):
-        await tracking.post("runs/log-model", run_id=run_id, model_json=_MODEL)
+    for model in (_MODEL, _MODEL.replace('"t"', '"later"')):
+        await tracking.post("runs/log-model", run_id=run_id, model_json=model)
+        # The same once more is a client that lost the answer.
+        await tracking.post("runs/log-model", run_id=run_id, model_json=model)
     history = json.loads((await tracking.data(run_id))[2]["mlflow.log-model.history"])
     assert [model["artifact_path"] for model in history] == ["m", "m"]
 
