@@ -41,7 +41,6 @@ class History:
 
     disk: Disk
     """The data folder when watching began."""
-    folder: Path
     notes: list[Note] = field(default_factory=list)
     told: list[LoggedRun] = field(default_factory=list)
 
@@ -75,8 +74,7 @@ def history(tmp_path_factory: pytest.TempPathFactory, module_emulator: EmulatorP
     command = [sys.executable, "-m", "server", "serve"]
     with Traced(command, folder / "notes", cwd=server.data_dir, env=server.environment()) as traced:
         wait_until(lambda: is_healthy(server.url), within=60, what="the server's health")
-        history = History(Disk(server.data_dir), server.data_dir)
-        traced.begin()
+        history = History(traced.begin(lambda: Disk(server.data_dir)))
         history.told = log_a_run(Tracking(server.url))
         history.notes = traced.end()
     module_emulator.restart()

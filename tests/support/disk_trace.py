@@ -17,7 +17,8 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
@@ -110,17 +111,30 @@ class Traced:
             return False
         return True
 
-    def begin(self) -> None:
-        """Note everything from now on.
+    def begin(self, look: Callable[[], Any] = lambda: None) -> Any:
+        """Note everything from now on. `look` is called while the command stands still: nothing is missed.
 
         Raises:
             OSError: the system does not allow it.
         """
         assert self._tracer.stdin is not None
+        os.kill(self.pid, signal.SIGSTOP)
+        while not self._stands_still():
+            time.sleep(0.005)
+        seen = look()
         self._tracer.stdin.write("\n")
         self._tracer.stdin.flush()
         if self._line() != "tracing":
             raise PermissionError(errno.EPERM, "ptrace is not allowed here")
+        os.kill(self.pid, signal.SIGCONT)
+        return seen
+
+    def _stands_still(self) -> bool:
+        states = [
+            (thread / "stat").read_text().rpartition(")")[2].split()[0]
+            for thread in Path(f"/proc/{self.pid}/task").iterdir()
+        ]
+        return all(state in "TtZ" for state in states)
 
     def end(self) -> list[Note]:
         """Kill the command; what was noted."""
