@@ -30,7 +30,7 @@ _SQLITE_FULL = 2
 _BUSY_TIMEOUT_MS = 30_000
 _READERS = 4
 _LARGEST_WAL_BYTES = 64 * 1024 * 1024
-_WAL_LOOK_SECONDS = 2.0
+WAL_LOOK_SECONDS = 2.0
 _WAL_PATIENCE_MS = 500
 
 
@@ -218,7 +218,7 @@ class Database:
         would let the log grow for ever. Here readers are waited for, briefly.
         """
         now = time.monotonic()
-        if now < self._wal_looked_at + _WAL_LOOK_SECONDS:
+        if now < self._wal_looked_at + WAL_LOOK_SECONDS:
             return
         self._wal_looked_at = now
         if self.wal_bytes <= _LARGEST_WAL_BYTES:

@@ -363,6 +363,7 @@ class LaneWorker:
             return self._gate_wait()
         contents = _within(outlook.contents, batch.first_position, batch.last_position)
         delivery = self._deliveries[outlook.lane.kind]
+        asked_ms = self._clock.now_ms()
         try:
             missing = await delivery.find_missing(outlook.lane, batch, contents)
         except UpstreamFailure as failure:
@@ -379,7 +380,7 @@ class LaneWorker:
         settle = await delivery.settle_time(outlook.lane, missing)
         if settle:
             batch = await self._commit(lambda transaction: batches.note_empty_read(transaction, lease, batch))
-            if not self._is_absent(batch, settle):
+            if not _is_absent(batch, settle, asked_ms):
                 return max(settle / EMPTY_READS_NEEDED, _SHORTEST_READ_INTERVAL)
         if batch.attempt >= _MOST_ATTEMPTS_OF_UNCERTAIN and settle:
             words = f"Sent {batch.attempt} times; the workspace neither confirms nor denies it."
@@ -399,12 +400,6 @@ class LaneWorker:
             )
         )
 
-    def _is_absent(self, batch: Batch, settle: timedelta) -> bool:
-        """Three empty reads over the settle time."""
-        since = batch.first_empty_read_ms or self._clock.now_ms()
-        lasted = timedelta(milliseconds=self._clock.now_ms() - since)
-        return batch.empty_reads >= EMPTY_READS_NEEDED and lasted >= settle
-
     async def _unreadable(
         self, lease: Lease, batch: Batch, contents: Contents, failure: UpstreamFailure
     ) -> timedelta | None:
@@ -420,6 +415,15 @@ class LaneWorker:
     async def _commit(self, apply: Callable[[Transaction], T]) -> T:
         work = Work(apply, raises=(LeaseLostError,), lanes=lanes_held())
         return await self._writer.commit(work, background=True)
+
+
+def _is_absent(batch: Batch, settle: timedelta, asked_ms: int) -> bool:
+    """Three empty reads over the settle time, which had passed when the last of them was asked for.
+
+    Not only when it was answered: a read of restored entries is judged by the moment it is made.
+    """
+    lasted = timedelta(milliseconds=asked_ms - (batch.first_empty_read_ms or asked_ms))
+    return batch.empty_reads >= EMPTY_READS_NEEDED and lasted >= settle
 
 
 def _words_of(failure: UpstreamFailure) -> str:
