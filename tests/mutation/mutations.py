@@ -93,8 +93,8 @@ MUTATIONS = (
         "nothing is read back before it is sent again",
         (
             Edit(
-                "server/replay/worker.py",
-                "missing = await delivery.find_missing(outlook.lane, batch, contents)",
+                "server/replay/read_back.py",
+                "missing = await delivery.find_missing(lane, batch, contents)",
                 "missing = contents",
             ),
         ),
@@ -104,7 +104,7 @@ MUTATIONS = (
         "absence is believed at once",
         (
             Edit(
-                "server/replay/worker.py",
+                "server/replay/read_back.py",
                 "return batch.empty_reads >= EMPTY_READS_NEEDED and lasted >= settle",
                 "return bool(lasted) or True",
             ),
@@ -181,7 +181,7 @@ MUTATIONS = (
         "a refused batch is parked as a whole",
         (
             Edit(
-                "server/replay/worker.py",
+                "server/replay/attempts.py",
                 "        if division.to_send.count == 1:\n",
                 "        if division.to_send.count:\n",
             ),
