@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from http import HTTPStatus
 
 import structlog
 
@@ -20,6 +21,9 @@ from server.replay.outcomes import Outcomes
 from server.upstream.failures import UpstreamFailure
 
 log = structlog.get_logger(__name__)
+
+# Somebody waits: a lane that fails by itself is tried this often.
+_HURRIED = timedelta(seconds=1)
 
 
 class Attempts:
@@ -68,6 +72,7 @@ class Attempts:
         if division.to_send.count:
             self._observe("delivered", self._clock.monotonic() - started)
             self._gate.passed()
+            self._gate.troubles.delivered(lane.lane_id)
         else:
             self._gate.abandoned()
         await self._outcomes.settle(lease, batch, division.overflow)
@@ -82,9 +87,9 @@ class Attempts:
             self._note_answer(failure)
             await self._outcomes.park(lease, batch, contents, "uncertain_outcome", words)
             return None
-        self._gate.failed(words, failure.retry_after)
+        wait = self._blame(lease.lane, failure)
         await self._outcomes.mark_uncertain(lease, batch, words)
-        return self.gate_wait()
+        return wait or self.gate_wait()
 
     async def _judge(
         self, lease: Lease, lane: Lane, batch: Batch, division: Division, failure: UpstreamFailure
@@ -106,16 +111,27 @@ class Attempts:
                 await self._outcomes.settle(lease, batch, division.overflow)
                 return None
             case Verdict.RETRY | Verdict.WAIT:
-                self._gate.failed(words, failure.retry_after)
+                wait = self._blame(lane, failure)
                 await self._outcomes.not_applied(lease, batch, words)
-                return self.gate_wait()
+                return wait or self.gate_wait()
             case Verdict.UNCERTAIN:
-                self._gate.failed(words, failure.retry_after)
+                wait = self._blame(lane, failure)
                 await self._outcomes.mark_uncertain(lease, batch, words)
-                return self.gate_wait()
+                return wait or self.gate_wait()
             case Verdict.PARK:
                 self._note_answer(failure)
                 return await self._refused(lease, lane, batch, division, failure)
+
+    def _blame(self, lane: Lane, failure: UpstreamFailure) -> timedelta | None:
+        """Close the gate, unless the failure is the lane's own: then how long the lane alone must wait."""
+        is_server_error = (failure.status or 0) >= HTTPStatus.INTERNAL_SERVER_ERROR
+        wait = self._gate.troubles.failed(lane.lane_id) if is_server_error else None
+        if wait is None or failure.retry_after is not None:
+            self._gate.failed(_words_of(failure), failure.retry_after)
+            return None
+        self._gate.abandoned()
+        log.warning("lane_in_trouble", lane_id=lane.lane_id, wait_seconds=round(wait.total_seconds(), 1))
+        return min(wait, _HURRIED) if self._gate.is_hurried else wait
 
     def _note_answer(self, failure: UpstreamFailure) -> None:
         """A refusal by the workspace shows that it is well; one of our own shows nothing."""

@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from server.domain.backoff import Backoff
 from server.domain.clock import Clock
+from server.replay.troubles import LaneTroubles
 from server.replay.turns import Turn, current_turn
 
 # A probe that is never heard of again must not keep everyone else out.
@@ -27,6 +28,7 @@ class Gate:
     def __init__(self, *, clock: Clock, jitter: Callable[[], float] = random.random) -> None:
         self._clock = clock
         self._jitter = jitter
+        self.troubles = LaneTroubles(jitter=jitter)
         self._failures = 0
         self._failed_at = 0.0
         self._closed_until = 0.0
@@ -46,6 +48,11 @@ class Gate:
     def hurry_while(self, condition: Callable[[], bool]) -> None:
         """While this holds, ask the workspace again after a moment, however often it failed."""
         self._is_hurried = condition
+
+    @property
+    def is_hurried(self) -> bool:
+        """Whether somebody waits for what is to be delivered."""
+        return self._is_hurried()
 
     @property
     def is_healthy(self) -> bool:

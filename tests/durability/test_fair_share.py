@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.durability.conftest import deliver_to
+from tests.durability.conftest import deliver_to, drain_all
 from tests.durability.tracking import LoggedRun, Tracking
 from tests.integration.conftest import MakeDatabase
 from tests.support.backlog import add_backlog
@@ -132,3 +132,31 @@ def test_a_workspace_that_is_away_is_asked_by_one_at_a_time(
         began = time.monotonic()
         wait_until(lambda: all(_has_arrived(emulator, run) for run in runs), within=60, what="all points")
         assert time.monotonic() - began < 30
+
+
+def test_a_run_that_always_fails_holds_up_nobody(emulator: EmulatorProcess, tmp_path: Path) -> None:
+    """The workspace answers everything about one run with 500: others arrive as if it were not there.
+
+    It is asked ever less often about that run, whose end arrives when the workspace is well again.
+    """
+    with deliver_to(emulator, tmp_path / "server") as server:
+        client = Tracking(server.url)
+        experiment_id = client.create_experiment("one fails")
+        broken = client.create_run(experiment_id, "broken")
+        wait_until(lambda: _has_arrived_empty(emulator, broken), within=20, what="the run")
+        emulator.add_fault(match=broken.run_id, effect="status", status=500, when="before")
+        client.end(broken)
+        slowest = 0.0
+        for number in range(12):
+            began = time.monotonic()
+            run = client.create_run(experiment_id, f"fresh {number}")
+            client.log_metric(run, "loss", 0.5, 1)
+            wait_until(lambda run=run: _has_arrived(emulator, run), within=30, what="the point")
+            slowest = max(slowest, time.monotonic() - began)
+        assert slowest < 6
+        hits = emulator.faults()[0]["hits"]
+        time.sleep(8)
+        assert emulator.faults()[0]["hits"] - hits <= 6
+        emulator.clear_faults()
+        drain_all(server)
+        assert emulator.run(broken.run_id)["status"] == "FINISHED"
