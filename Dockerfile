@@ -9,7 +9,7 @@ RUN python -m venv /opt/mlproxy
 
 # The dependencies first: this layer is built anew only when they change.
 COPY pyproject.toml constraints.txt ./
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
+RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*project['dependencies'], *project['optional-dependencies']['otel'], sep='\n')" > requirements.txt \
     && /opt/mlproxy/bin/pip install --constraint constraints.txt --requirement requirements.txt
 
 COPY README.md LICENSE ./

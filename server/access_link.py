@@ -13,6 +13,7 @@ from server.domain.access import Role
 from server.domain.logins import ProviderLogin
 from server.services.bearers import BearerAuthenticator
 from server.services.keys import KeyAuthenticator, OpenAuthenticator
+from server.services.mounted_key import install_mounted_key, read_mounted_key
 from server.services.sessions import Sessions
 from server.settings import AuthKind, Settings, SettingsError
 from server.store import facts
@@ -45,12 +46,15 @@ async def build_access(core: Core) -> Access:
 
     Raises:
         SettingsError: the identity provider's settings contradict each other.
+        MountedKeyError: the file of the admin key holds none.
     """
     database, writer, clock = core.database, core.writer, core.clock
     keys = KeyAuthenticator(database=database, writer=writer, clock=clock)
     judge, login = await _build_oidc(core)
     if core.settings.effective_auth is AuthKind.OFF:
         return Access(OpenAuthenticator(), keys, None, None)
+    if core.settings.admin_key_file is not None:
+        await install_mounted_key(writer, read_mounted_key(core.settings.admin_key_file))
     sessions = Sessions(database=database, writer=writer, clock=clock)
     authenticator: Authenticator = keys
     if judge is not None:

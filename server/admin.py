@@ -11,6 +11,7 @@ import httpx
 from server.database.data_folder import ADMIN_SOCKET, DataFolderError, lock_data_folder, short_path
 from server.domain.access import user_name
 from server.domain.errors import MlflowError, OperatorError
+from server.in_process import InProcessTransport
 from server.settings import Settings
 
 _BASE_URL = "http://localhost"
@@ -70,7 +71,7 @@ async def _made_for_this(
     server = await build(settings, replays=delivers and settings.is_sqlite)
     try:
         await server.start()
-        transport = httpx.ASGITransport(app=_as_local_user(server.admin_door))
+        transport = InProcessTransport(_as_local_user(server.admin_door))
         async with httpx.AsyncClient(transport=transport, base_url=_BASE_URL, timeout=patience) as client:
             yield client
     finally:

@@ -1,9 +1,13 @@
 """What everything else stands on: the database and who may write to it, the spool, the figures."""
 
 import asyncio
+import os
 import secrets
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
 
+from server import __version__
 from server.commit.bounds import BacklogBound, BacklogWatch
 from server.commit.writer import Work, Writer
 from server.database.engine import Database, Transaction
@@ -18,6 +22,10 @@ from server.spool.spool import Spool
 from server.store import artifacts as artifact_rows
 from server.store import facts
 from server.telemetry.metrics import Telemetry
+from server.telemetry.tracing import open_tracing
+
+if TYPE_CHECKING:
+    from server.telemetry.spans import Tracing
 
 INSTALLATION = "installation"
 """The fact that tells one installation from another, in marks that it leaves in the workspace."""
@@ -31,6 +39,7 @@ class Core:
     settings: Settings
     lifecycle: Lifecycle
     telemetry: Telemetry
+    tracing: "Tracing | None"
     database: Database
     replica: Replica
     backlog: BacklogBound
@@ -52,6 +61,9 @@ async def build_core(settings: Settings, lifecycle: Lifecycle) -> Core:
         DurabilityError: the database cannot promise durability.
     """
     telemetry = Telemetry()
+    tracing = open_tracing(os.environ, version=__version__)
+    if tracing is not None:
+        lifecycle.on_stop(partial(asyncio.to_thread, tracing.close))
     database = Database(settings.url)
     database.require_reachable()
     prepare_schema(database)
@@ -59,7 +71,11 @@ async def build_core(settings: Settings, lifecycle: Lifecycle) -> Core:
     replica = await become_replica(database, machine_clock())
     backlog = BacklogBound(limit_bytes=settings.max_backlog_bytes)
     writer = Writer(
-        database=database, clock=replica.clock, backlog=backlog, observe_group=telemetry.observe_group
+        database=database,
+        clock=replica.clock,
+        backlog=backlog,
+        observe_group=telemetry.observe_group,
+        trace=tracing,
     )
     writer.start()
     lifecycle.close(database.close)
@@ -75,7 +91,7 @@ async def build_core(settings: Settings, lifecycle: Lifecycle) -> Core:
     watch = BacklogWatch(bound=backlog, database=database)
     await watch.measure()
     lifecycle.run(watch)
-    return Core(settings, lifecycle, telemetry, database, replica, backlog, writer, spool)
+    return Core(settings, lifecycle, telemetry, tracing, database, replica, backlog, writer, spool)
 
 
 def _prepare_store(transaction: Transaction) -> None:

@@ -3,25 +3,21 @@
 import asyncio
 import signal
 import socket
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from server.api.endpoints import CONNECTION, OPERATOR
 from server.bootstrap import Server
+from server.connections import ClientConnection
 from server.database.data_folder import ADMIN_SOCKET, short_path
-from server.domain.access import user_name
 from server.domain.errors import OperatorError
 
 _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 75
 _GRACE_SECONDS = 10
-_PEER = struct.Struct("3i")  # process, user and group of a socket's other end
 
 
 class ListenError(OperatorError):
@@ -54,26 +50,6 @@ async def serve_until_stopped(server: Server, listener: socket.socket, admin: so
     await asyncio.gather(*serving)
 
 
-class _Protocol(HttpToolsProtocol):
-    """Lets a request see the connection it came by: whether its client is still there."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.app_state = {**self.app_state, CONNECTION: transport, OPERATOR: _local_user(transport)}
-
-
-def _local_user(transport: asyncio.Transport) -> str | None:
-    """The operating system's user at the other end of a socket for commands; None for any other."""
-    connection = transport.get_extra_info("socket")
-    if connection.family != socket.AF_UNIX:
-        return None
-    if not hasattr(socket, "SO_PEERCRED"):
-        return "local operator"
-    peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-    _, user_id, _ = _PEER.unpack(peer)
-    return user_name(user_id)
-
-
 def _uvicorn(application: Any, *, trusted_proxies: str = "") -> uvicorn.Server:
     class _Server(uvicorn.Server):
         """Leaves signals to us: uvicorn would end the process with the signal, not with 0."""
@@ -84,7 +60,7 @@ def _uvicorn(application: Any, *, trusted_proxies: str = "") -> uvicorn.Server:
 
     config = uvicorn.Config(
         application,
-        http=_Protocol,
+        http=ClientConnection,
         ws="none",
         lifespan="off",
         access_log=False,

@@ -14,6 +14,7 @@ from server.replay.deliveries.delivery import Delivery, SettleTimes
 from server.replay.deliveries.experiments import ExperimentDelivery
 from server.replay.deliveries.models import ModelDelivery
 from server.replay.deliveries.overflow import OverflowDelivery
+from server.replay.deliveries.purges import Purges
 from server.replay.deliveries.runs import RunDelivery
 from server.replay.gate import Gate
 from server.replay.restored.artifacts import RestoredArtifacts
@@ -36,7 +37,7 @@ async def build_supervisor(core: Core, gate: Gate, upstream: Upstream) -> Superv
         # The folder's lock is ours: whoever held a lease on a lane is gone.
         await core.writer.commit(Work(leases.release_all))
     installation = await core.database.read(lambda transaction: facts.find(transaction, INSTALLATION))
-    deliveries = _build_deliveries(core, upstream, installation or "")
+    deliveries = _traced(core, _build_deliveries(core, upstream, installation or ""))
     return Supervisor(
         database=core.database,
         writer=core.writer,
@@ -48,6 +49,17 @@ async def build_supervisor(core: Core, gate: Gate, upstream: Upstream) -> Superv
         watch=core.replica.watch,
         observe=core.telemetry.observe_delivery,
     )
+
+
+def _traced(core: Core, deliveries: dict[LaneKind, Delivery]) -> dict[LaneKind, Delivery]:
+    """The same; in a process that is traced, with a span for each batch."""
+    if core.tracing is None:
+        return deliveries
+    from server.replay.traced import TracedDelivery  # needs OpenTelemetry, which few install
+
+    return {
+        kind: TracedDelivery(delivery, core.tracing, core.database) for kind, delivery in deliveries.items()
+    }
 
 
 def _settle_times(core: Core, capabilities: Mapping[str, Any]) -> SettleTimes:
@@ -69,7 +81,12 @@ def _build_deliveries(core: Core, upstream: Upstream, installation: str) -> dict
     histories = RestoredHistories(upstream.metrics, core.database)
     return {
         LaneKind.EXPERIMENT: RestoredExperiments(
-            ExperimentDelivery(database=core.database, writer=fenced, experiments=upstream.experiments),
+            ExperimentDelivery(
+                database=core.database,
+                writer=fenced,
+                experiments=upstream.experiments,
+                purges=Purges(runs=upstream.runs, artifacts=upstream.artifacts),
+            ),
             parts,
             experiments=upstream.experiments,
         ),

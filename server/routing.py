@@ -1,17 +1,19 @@
 """Every route of the server, with the services behind it."""
 
-import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from math import inf
 
 from server.access_link import Access
 from server.api.artifacts import ArtifactRoutes
 from server.api.backups import BackupRoutes
+from server.api.bundles import BundleRoutes
 from server.api.direct_artifacts import DirectArtifactRoutes
 from server.api.doctor import DoctorRoutes
 from server.api.endpoints import MLFLOW_2, OWN, Endpoint
 from server.api.evaluation import EvaluationRoutes
 from server.api.experiments import ExperimentRoutes
+from server.api.gc import GarbageCollectionRoutes
 from server.api.graphql import GraphQLRoutes
 from server.api.logged_models import LoggedModelRoutes
 from server.api.login import LoginRoutes
@@ -42,9 +44,13 @@ from server.services.backup import Backups
 from server.services.delivery_history import DeliveryHistory
 from server.services.delivery_overview import DeliveryOverview
 from server.services.direct_artifacts import DirectArtifacts
+from server.services.disk_outlook import Headroom
 from server.services.doctor import Doctor
 from server.services.evaluation import EvaluationDatasets
 from server.services.experiments import Experiments
+from server.services.exports import Exports
+from server.services.gc import GarbageCollection
+from server.services.imports import Imports
 from server.services.keys import Keys
 from server.services.logged_models import LoggedModels
 from server.services.metrics import Metrics
@@ -71,7 +77,6 @@ NO_CLIENTS = (
     " MLFLOW_TRACKING_URI must name that."
 )
 _OPERATORS_PATHS = ("/health", "/version", "/metrics", "/openapi.json", "/sync", f"{OWN[0]}/")
-_LEAST_FREE_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +138,11 @@ def build_routes(core: Core, upstream: Upstream | None, access: Access, services
     routes.extend(own.routes())
     backups = Backups(database=database, spool=spool, clock=machine_clock())
     routes.extend(BackupRoutes(backups).routes())
+    collection = GarbageCollection(database=database, writer=writer, spool=spool, clock=core.clock)
+    routes.extend(GarbageCollectionRoutes(collection).routes())
+    exports = Exports(database=database, artifacts=artifacts, clock=core.clock)
+    imports = Imports(database=database, writer=writer, runs_service=runs)
+    routes.extend(BundleRoutes(exports=exports, imports=imports).routes())
     routes.extend(_login_routes(settings, access))
     routes.extend(ParkedRoutes(Parked(database=database, writer=writer, spool=spool)).routes())
     routes.extend(_sync_routes(database, upstream, services.history).routes())
@@ -234,6 +244,10 @@ def _webhook_routes(database: Database, writer: Writer, outbound: Outbound) -> l
 
 
 def _readiness(core: Core) -> Callable[[], Awaitable[dict[str, object]]]:
+    headroom = Headroom(
+        folders=[core.settings.data_dir, core.spool.folder], least_free_bytes=core.settings.min_free_bytes
+    )
+
     async def check() -> dict[str, object]:
         if core.stopping.is_set():
             return {"process": "is stopping"}
@@ -245,9 +259,8 @@ def _readiness(core: Core) -> Callable[[], Awaitable[dict[str, object]]]:
         except Exception as error:
             words = error.message if isinstance(error, MlflowError) else type(error).__name__
             problems["database"] = f"cannot be written: {words}"
-        free = shutil.disk_usage(core.settings.data_dir).free
-        if free < _LEAST_FREE_BYTES:
-            problems["disk"] = f"only {free} bytes free in the data folder"
+        if (lack := headroom.lack()) is not None:
+            problems["disk"] = lack
         return problems
 
     return check
@@ -267,7 +280,18 @@ def _rendering(core: Core, operations: Operations) -> Callable[[], Awaitable[byt
             "spool_bytes": status.spool_bytes,
             "spool_limit_bytes": status.spool_limit_bytes,
             "wal_bytes": core.database.wal_bytes,
+            "store_bytes": status.disk.store_bytes,
+            "disk_free_bytes": status.disk.free_bytes,
+            "disk_total_bytes": status.disk.total_bytes,
+            "disk_headroom_bytes": status.disk.least_free_bytes,
         }
+        # Prometheus' own word for "never": with the figure left out, the last one would stand for ever.
+        days = status.disk.days_until_full
+        gauges["disk_days_until_full"] = inf if days is None else days
+        if status.workspace.reachable is not None:
+            gauges["workspace_reachable"] = float(status.workspace.reachable)
+        if status.workspace.last_success is not None:
+            gauges["last_success_timestamp_seconds"] = status.workspace.last_success / 1000
         if status.token is not None:
             gauges["token_expiry_seconds"] = status.token.expires_in_seconds
             gauges["token_refresh_failures_total"] = status.token.failures

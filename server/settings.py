@@ -8,6 +8,7 @@ from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -17,6 +18,7 @@ from server.domain.errors import OperatorError
 _PREFIX = "MLPROXY_"
 # Set by the test suites and by deployments around the server; no settings of it.
 _FOREIGN_PREFIXES = ("MLPROXY_TEST_", "MLPROXY_DEMO_")
+_SECRETS_OF_LIBRARIES = ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PASSWORD", "PGPASSWORD")
 GIBIBYTE = 1024**3
 
 
@@ -82,6 +84,13 @@ class Settings(BaseSettings):
     )
     auth: Annotated[
         AuthKind | None, Field(description="Access control; default: off on loopback, else keys.")
+    ] = None
+    admin_key_file: Annotated[
+        Path | None,
+        Field(
+            description="File that holds an admin key: a secret of 256 bits or more, as a mounted secret."
+            " Read at start; a key that the file does not hold any more is closed then."
+        ),
     ] = None
     insecure: Annotated[bool, Field(description="Allow access control to be off beyond loopback.")] = False
     allowed_hosts: Annotated[
@@ -158,6 +167,14 @@ class Settings(BaseSettings):
             " come again (429), from 95 % on, or when they can never fit, they are refused (507).",
         ),
     ] = 50 * GIBIBYTE
+    min_free_bytes: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Bytes that must stay free on the disks of the data folder and the spool:"
+            " with less, /health/ready says no. The days until full are counted to here.",
+        ),
+    ] = 256 * 1024 * 1024
     lease_seconds: Annotated[
         float,
         Field(
@@ -287,6 +304,18 @@ class Settings(BaseSettings):
         return frozenset(
             name.strip().lower() for name in self.webhook_allowed_hosts.split(",") if name.strip()
         )
+
+    @property
+    def secret_values(self) -> list[str]:
+        """The secrets that the process was started with, here and in the libraries' own variables."""
+        password = urlsplit(self.url).password or ""
+        client_secret = self.oidc_client_secret
+        return [
+            password,
+            unquote(password),
+            "" if client_secret is None else client_secret.get_secret_value(),
+            *(os.environ.get(name, "") for name in _SECRETS_OF_LIBRARIES),
+        ]
 
 
 def load_settings(**overrides: object) -> Settings:

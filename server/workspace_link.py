@@ -45,9 +45,10 @@ class Upstream:
 class WorkspaceView:
     """What the operator sees of the workspace."""
 
-    def __init__(self, upstream: Upstream, gate: Gate, clock: Clock) -> None:
+    def __init__(self, upstream: Upstream, gate: Gate, bucket: TokenBucket, clock: Clock) -> None:
         self._upstream = upstream
         self._gate = gate
+        self._bucket = bucket
         self._clock = clock
 
     @property
@@ -70,6 +71,17 @@ class WorkspaceView:
     def last_failure(self) -> str | None:
         """What went wrong last, while it is wrong."""
         return self._gate.last_failure
+
+    @property
+    def last_success_ms(self) -> int | None:
+        """When an exchange last went well, since this process started."""
+        return self._gate.last_success_ms
+
+    def pace(self) -> messages.PaceStatus:
+        """How often it may be called, by what its 429s have taught."""
+        rate, most = self._bucket.rate, self._bucket.ceiling
+        waits = self._gate.wait_seconds
+        return messages.PaceStatus(rate, most, is_throttled=rate < most, waits_seconds=waits)
 
     def token(self) -> messages.TokenStatus:
         """The token held now; never its text."""
@@ -143,9 +155,13 @@ def probes_of(upstream: Upstream, clock: Clock) -> WorkspaceProbes:
     )
 
 
-def make_pace(core: Core) -> Pace:
+def make_bucket(core: Core) -> TokenBucket:
     """How often the workspace may be called."""
-    bucket = TokenBucket(ceiling=core.settings.workspace_calls_per_second, clock=core.clock)
+    return TokenBucket(ceiling=core.settings.workspace_calls_per_second, clock=core.clock)
+
+
+def make_pace(core: Core, bucket: TokenBucket) -> Pace:
+    """Who lets calls to the workspace through, as often as the bucket allows."""
     return Pace(bucket, clock=core.clock, observe=core.telemetry.observe_pace)
 
 
@@ -162,7 +178,7 @@ async def build_upstream(core: Core, admission: Admission) -> Upstream | None:
         wanted = parse_workspace(settings.workspace)
     except ValueError as error:
         raise SettingsError(f"MLPROXY_WORKSPACE: {error}") from error
-    http = create_http_client()
+    http = create_http_client(core.tracing)
     lifecycle.on_stop(http.aclose)
     address = wanted
     if isinstance(address, ArmWorkspaceId):

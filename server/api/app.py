@@ -10,6 +10,7 @@ from server import __version__
 from server.api.door import Authenticator, Door, SessionFinder
 from server.api.endpoints import Endpoint
 from server.api.openapi import describe
+from server.api.reach import ExperimentLimits
 
 
 def make_app(routes: Sequence[Endpoint]) -> FastAPI:
@@ -28,6 +29,7 @@ def make_door(
     path_prefix: str = "",
     observe: Any = None,
     sessions: SessionFinder | None = None,
+    limits: ExperimentLimits | None = None,
     absence: str | None = None,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> Door:
@@ -44,6 +46,7 @@ def make_door(
         path_prefix=path_prefix,
         observe=observe,
         sessions=sessions,
+        limits=limits,
         absence=absence,
         is_stopping=is_stopping,
     )

@@ -60,7 +60,9 @@ class DirectArtifactRoutes:
     ) -> messages.CreateMultipartAnswer:
         if request.num_parts is None:
             raise missing_parameter("num_parts")
-        opened = await self._direct.create(_target(call, "mpu/create", request), request.num_parts, call.user)
+        opened = await self._direct.create(
+            upload_target(call, "mpu/create", request), request.num_parts, call.user
+        )
         credentials = [
             messages.CredentialMessage(address, number, dict(opened.headers))
             for number, address in enumerate(opened.addresses, start=1)
@@ -72,13 +74,13 @@ class DirectArtifactRoutes:
             raise messages.no_multipart()
         upload_id = require("upload_id", request.upload_id)
         numbers = [part.part_number for part in request.parts]
-        await self._direct.complete(_target(call, "mpu/complete", request), upload_id, numbers)
+        await self._direct.complete(upload_target(call, "mpu/complete", request), upload_id, numbers)
 
     async def _abort(self, call: Call, request: messages.AbortMultipartRequest) -> None:
         if not self._direct.is_offered:
             raise messages.no_multipart()
         upload_id = require("upload_id", request.upload_id)
-        await self._direct.abort(_target(call, "mpu/abort", request), upload_id)
+        await self._direct.abort(upload_target(call, "mpu/abort", request), upload_id)
 
     # --- presigned downloads ---
 
@@ -110,7 +112,7 @@ class DirectArtifactRoutes:
         raise messages.no_presigned_upload()
 
 
-def _target(call: Call, kind: str, request: messages.MultipartRequest) -> str:
+def upload_target(call: Call, kind: str, request: messages.MultipartRequest) -> str:
     """The path of the file: the folder that the route names, the name that the file has at the client."""
     folder = artifact_path(call, kind)
     return posixpath.join(folder, messages.file_name_of(require("path", request.path)))

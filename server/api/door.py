@@ -15,8 +15,9 @@ from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.api.cookies import SESSION_COOKIE, header, read_cookie
-from server.api.endpoints import ClientDisconnectedError, Endpoint
+from server.api.endpoints import REACH, ROUTE, ClientDisconnectedError, Endpoint
 from server.api.errors import as_mlflow_error, send_error, send_json
+from server.api.reach import ExperimentLimits
 from server.domain.access import Permission, Principal
 from server.domain.errors import ErrorCode, MlflowError
 from server.protocol.workspaces import HEADER as WORKSPACE_HEADER
@@ -28,12 +29,22 @@ log = structlog.get_logger(__name__)
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="mlproxy", charset="UTF-8", Bearer realm="mlproxy"'}
 # A browser would ask for a name and a password in a window of its own, over the page that asked.
 _CHALLENGE_OF_A_PAGE = {"WWW-Authenticate": 'Bearer realm="mlproxy"'}
+_NO_CREDENTIAL = (
+    "This server wants an API key: set MLFLOW_TRACKING_TOKEN to it"
+    " (or MLFLOW_TRACKING_PASSWORD, with any MLFLOW_TRACKING_USERNAME)."
+)
+_BAD_CREDENTIAL = (
+    "The credential is not known here, has expired, or was revoked: this server wants an API key, or a token"
+    " of its identity provider, in MLFLOW_TRACKING_TOKEN or MLFLOW_TRACKING_PASSWORD."
+)
 _FORBIDDEN_IN_RAW_PATH = (b"%2f", b"%5c", b"%00", b"\\", b";")
 # Artifact names may hold what other paths may not; their own rules judge the decoded name.
 _ARTIFACT_PATHS = ("/api/2.0/mlflow-artifacts/", "/ajax-api/2.0/mlflow-artifacts/")
 _REFUSALS = (ErrorCode.UNAUTHENTICATED, ErrorCode.PERMISSION_DENIED)
 _LONGEST_LOGGED_PATH = 300
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+# Told twice, one of the two would be judged and the other one believed.
+_TOLD_ONCE = frozenset({b"host", b"origin", b"authorization", b"content-type", b"sec-fetch-site"})
 
 
 class Authenticator(Protocol):
@@ -96,6 +107,7 @@ class Door:
         path_prefix: str = "",
         observe: Any = None,
         sessions: SessionFinder | None = None,
+        limits: ExperimentLimits | None = None,
         absence: str | None = None,
         is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -107,6 +119,7 @@ class Door:
         self._allowed_hosts = allowed_hosts
         self._prefix = path_prefix.rstrip("/")
         self._sessions = sessions
+        self._limits = limits
         self._refusals = Refusals()
         self._observe = observe
 
@@ -131,6 +144,7 @@ class Door:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = scope["headers"]
+        _check_repeated(headers)
         self._check_host(headers)
         self._strip_prefix(scope)
         _check_path(scope)
@@ -149,6 +163,9 @@ class Door:
         if route is None or permission is None:
             raise self._absent(scope)
         scope.update(child_scope)
+        scope[ROUTE] = getattr(route, "path", None)
+        if permission is not Permission.PUBLIC:
+            self._limit(scope, route)
         if isinstance(route, Endpoint):
             await route.asgi_app(scope, receive, send)
         else:
@@ -161,8 +178,7 @@ class Door:
         if principal is None:
             raise MlflowError(
                 ErrorCode.UNAUTHENTICATED,
-                "This server wants an API key: set MLFLOW_TRACKING_TOKEN to it"
-                " (or MLFLOW_TRACKING_PASSWORD, with any MLFLOW_TRACKING_USERNAME).",
+                _NO_CREDENTIAL if header(headers, b"authorization") is None else _BAD_CREDENTIAL,
                 headers=_CHALLENGE_OF_A_PAGE if header(headers, b"sec-fetch-mode") else _CHALLENGE,
             )
         scope["mlproxy.principal"] = principal
@@ -171,6 +187,15 @@ class Door:
                 ErrorCode.PERMISSION_DENIED,
                 f"Your role here is '{principal.role.value}'; the call needs '{permission.value}'.",
             )
+
+    def _limit(self, scope: Scope, route: BaseRoute) -> None:
+        """Let a limited key in only where it can be told what its request is about."""
+        principal: Principal = scope["mlproxy.principal"]
+        if principal.experiments is None:
+            return
+        if self._limits is None or not isinstance(route, Endpoint):
+            raise MlflowError(ErrorCode.PERMISSION_DENIED, "This call is not for keys that are limited.")
+        scope[REACH] = self._limits.check_of(scope["method"], route.path, principal.experiments)
 
     def _absent(self, scope: Scope) -> MlflowError:
         """The refusal of a path that this server does not have, or (`absence`) not in its role."""
@@ -266,6 +291,13 @@ def _check_path(scope: Scope) -> None:
         raise _bad_path()
 
 
+def _check_repeated(headers: list[tuple[bytes, bytes]]) -> None:
+    """Refuse a second answer to who asks, from where, for which host and in which form."""
+    told = [name for name, _ in headers if name in _TOLD_ONCE]
+    if len(told) > len(set(told)):
+        raise MlflowError(ErrorCode.INVALID_PARAMETER_VALUE, "A header is repeated that may be there once.")
+
+
 def _bad_path() -> MlflowError:
     return MlflowError(ErrorCode.INVALID_PARAMETER_VALUE, "Invalid path")
 
@@ -310,9 +342,8 @@ def _wants_page(route: BaseRoute | None, headers: list[tuple[bytes, bytes]]) -> 
 
 
 def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0]
+    name, _, port = host.rpartition(":")
+    return name if port.isdecimal() else host
 
 
 def mounted_routes(routes: list[BaseRoute]) -> list[BaseRoute]:

@@ -31,6 +31,10 @@ CONNECTION = "mlproxy.connection"
 """Where the server's transport is found in the state of a request."""
 OPERATOR = "mlproxy.operator"
 """Where the state of a request that came from this machine itself has the user who made it."""
+ROUTE = "mlproxy.route"
+"""Where the door leaves the path of the route that it chose, as it is declared."""
+REACH = "mlproxy.reach"
+"""Where the door leaves what a request must pass whose key is limited to some experiments."""
 _FORWARDED = (b"x-forwarded-for", b"forwarded", b"via")
 
 
@@ -94,6 +98,18 @@ class Call:
         """Whether something says that a reverse proxy, not the client, is at the connection's other end."""
         return any(self.header(name) is not None for name in _FORWARDED)
 
+    async def check_reach(self, message: Any) -> None:
+        """Refuse a request that reaches beyond the experiments that its key is limited to.
+
+        Every route is asked before its handler; a handler that reads the request itself asks again.
+
+        Raises:
+            MlflowError: PERMISSION_DENIED.
+        """
+        check: ReachCheck | None = self.scope.get(REACH)
+        if check is not None:
+            await check(self, message)
+
     @property
     def path_params(self) -> Mapping[str, str]:
         """What the route's pattern matched."""
@@ -115,6 +131,7 @@ class Call:
         return None
 
 
+ReachCheck = Callable[[Call, Any], Awaitable[None]]
 Handler = Callable[[Call, Any], Awaitable[Any]]
 StreamHandler = Callable[[Call], Awaitable[None]]
 
@@ -134,6 +151,7 @@ async def read_body(call: Call, limit: int = _MAX_BODY_BYTES) -> bytes:
         return body
     parts = [body]
     size = len(body)
+    _check_size(size, limit)
     while message.get("more_body", False):
         message = await call.receive()
         if message["type"] == "http.disconnect":
@@ -153,7 +171,7 @@ def _check_size(size: int, limit: int) -> None:
 
 
 class _JsonApp:
-    """Decodes a message, calls the handler, encodes what it returns."""
+    """Decodes a message, calls the handler, encodes what it returns; bytes are an answer already encoded."""
 
     def __init__(self, handler: Handler, decoder: Decoder | None, *, from_query: bool) -> None:
         self._handler = handler
@@ -171,11 +189,18 @@ class _JsonApp:
                 call.body, call.size_bytes = body, len(body)
                 _check_content_type(call, body)
                 message = self._decoder.from_body(body)
+        await call.check_reach(message)
         answer = await self._handler(call, message)
         told = call.told if call.told and call.can_be_told() else ()
-        await send_json(send, _EMPTY if answer is None else encode(answer))
+        await send_json(send, _body_of(answer))
         for tell in told:
             tell()
+
+
+def _body_of(answer: Any) -> bytes | bytearray:
+    if answer is None:
+        return _EMPTY
+    return answer if isinstance(answer, bytes | bytearray) else encode(answer)
 
 
 def _check_content_type(call: Call, body: bytes) -> None:
@@ -202,7 +227,9 @@ class _StreamApp:
         self._handler = handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._handler(Call(scope, receive, send))
+        call = Call(scope, receive, send)
+        await call.check_reach(None)
+        await self._handler(call)
 
 
 class Endpoint(Route):

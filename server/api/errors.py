@@ -33,7 +33,7 @@ async def send_error(send: Send, error: MlflowError, *, with_body: bool = True) 
 
 async def send_json(
     send: Send,
-    body: bytes,
+    body: bytes | bytearray,
     *,
     status: int = 200,
     headers: dict[str, str] | None = None,

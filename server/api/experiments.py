@@ -73,6 +73,7 @@ class ExperimentRoutes:
             view=parse_view(request.view_type),
             max_results=request.max_results,
             page_token=request.page_token,
+            visible=call.principal.experiments,
         )
         token = None if page.next_offset is None else paging.encode_offset(page.next_offset)
         return messages.ExperimentsAnswer([messages.experiment_message(item) for item in page.items], token)

@@ -69,6 +69,7 @@ class GraphQLRoutes:
             await _refuse(call, f"The server does not know the operation '{request.named_operation}'.")
             return
         try:
+            await call.check_reach(request)
             data = await operation(request)
         except msgspec.ValidationError as error:
             await _refuse(call, f"The variables do not fit: {error}")

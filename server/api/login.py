@@ -1,5 +1,6 @@
 """Logging a browser in and out: `/login`, `/logout`, and the way over the identity provider."""
 
+import asyncio
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -20,6 +21,8 @@ from server.services.sessions import LIFETIME, Sessions
 from server.telemetry.audit import audit
 
 _LARGEST_BODY = 8192
+# Anybody may begin one, and nobody may keep one open.
+_BODY_SECONDS = 10.0
 _TROUBLES = {
     "unavailable": "The identity provider cannot be reached. Try again later.",
     "refused": "The identity provider did not let you in, or you have no role on this server.",
@@ -74,7 +77,11 @@ class LoginRoutes:
         if not (call.header(b"content-type") or b"").startswith(b"application/json"):
             raise invalid_parameter("Content-Type must be application/json.")
         try:
-            request = msgspec.json.decode(await read_whole_body(call, _LARGEST_BODY), type=_LoginRequest)
+            async with asyncio.timeout(_BODY_SECONDS):
+                body = await read_whole_body(call, _LARGEST_BODY)
+            request = msgspec.json.decode(body, type=_LoginRequest)
+        except TimeoutError as error:
+            raise invalid_parameter("The login did not come whole in time.") from error
         except msgspec.MsgspecError as error:
             raise invalid_parameter("Wanted: a JSON object with 'key'.") from error
         address = _address(call)
@@ -87,8 +94,8 @@ class LoginRoutes:
             audit("login_refused", address=address)
             raise MlflowError(ErrorCode.UNAUTHENTICATED, "This key is not known, or not any more.")
         cookie = await self._open(call, principal, "key")
-        body = encode({"next": self._within(local_path(request.next))})
-        await send_json(call.send, body, headers={"Set-Cookie": cookie, "Cache-Control": "no-store"})
+        answer = encode({"next": self._within(local_path(request.next))})
+        await send_json(call.send, answer, headers={"Set-Cookie": cookie, "Cache-Control": "no-store"})
 
     async def _depart(self, call: Call) -> None:
         if self._oidc is None:

@@ -40,18 +40,14 @@ class MetricRoutes:
             )
         ]
 
-    async def _history(self, call: Call, request: messages.MetricHistoryRequest) -> messages.MetricsAnswer:
-        return await self._metrics.history(request)
+    async def _history(self, call: Call, request: messages.MetricHistoryRequest) -> bytearray:
+        return await self._metrics.history_json(request)
 
-    async def _bulk(
-        self, call: Call, request: messages.MetricHistoryBulkRequest
-    ) -> messages.BulkMetricsAnswer:
-        return await self._metrics.history_bulk(request)
+    async def _bulk(self, call: Call, request: messages.MetricHistoryBulkRequest) -> bytes:
+        return await self._metrics.history_bulk_json(request)
 
-    async def _interval(
-        self, call: Call, request: messages.MetricHistoryBulkIntervalRequest
-    ) -> messages.MetricsAnswer:
-        return await self._metrics.history_bulk_interval(request)
+    async def _interval(self, call: Call, request: messages.MetricHistoryBulkIntervalRequest) -> bytearray:
+        return await self._metrics.history_bulk_interval_json(request)
 
     async def _datasets(
         self, call: Call, request: messages.SearchDatasetsRequest

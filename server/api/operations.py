@@ -52,6 +52,7 @@ class OperationRoutes:
             *stream_routes("GET", ["/metrics"], self._metrics, permission=read),
             *stream_routes("GET", ["/openapi.json"], self._openapi, permission=read),
             *json_routes("GET", "/status", self._status, permission=read, prefixes=_OWN),
+            *json_routes("GET", "/me", self._me, permission=read, prefixes=_OWN),
             *json_routes("GET", "/runs/{run_id}", self._run_status, permission=read, prefixes=_OWN),
             *json_routes("GET", "/models/{name}", self._model_status, permission=read, prefixes=_OWN),
             *json_routes("GET", "/verify/{run_id}", self._verify, permission=read, prefixes=_OWN),
@@ -107,6 +108,11 @@ class OperationRoutes:
     async def _status(self, call: Call, _: None) -> messages.StatusAnswer:
         return await self._operations.status()
 
+    async def _me(self, call: Call, _: None) -> messages.MeAnswer:
+        """Who asks. A browser that logged in can log out; one that sends a key, or needs none, cannot."""
+        has_login = call.header(b"authorization") is None and call.principal.name is not None
+        return messages.MeAnswer(call.principal.name, call.principal.role.value, has_login)
+
     async def _run_status(self, call: Call, _: None) -> messages.RunStatusAnswer:
         return await self._operations.run_status(call.path_params["run_id"])
 
@@ -134,6 +140,7 @@ class OperationRoutes:
                     key.expires_at_ms,
                     key.revoked_at_ms,
                     key.last_used_ms,
+                    None if key.experiments is None else list(key.experiments.patterns),
                 )
                 for key in await self._keys.list()
             ]
@@ -142,7 +149,9 @@ class OperationRoutes:
     async def _create_key(self, call: Call, request: messages.CreateKeyRequest) -> messages.CreateKeyAnswer:
         if request.role not in list(Role):
             raise invalid_parameter(f"Unknown role '{request.role}'. Roles: {', '.join(Role)}.")
-        new = await self._keys.create(request.name, Role(request.role), request.expires_in_days)
+        new = await self._keys.create(
+            request.name, Role(request.role), request.expires_in_days, request.experiments
+        )
         return messages.CreateKeyAnswer(new.name, new.role.value, new.key)
 
     async def _revoke_key(self, call: Call, request: messages.RevokeKeyRequest) -> None:

@@ -60,9 +60,8 @@ class RunRoutes:
             run = await self._studio.linked(run)
         return messages.RunAnswer(run)
 
-    async def _search(self, call: Call, request: messages.SearchRunsRequest) -> messages.RunsAnswer:
-        found, token = await self._runs.search(request)
-        return messages.RunsAnswer(found, token)
+    async def _search(self, call: Call, request: messages.SearchRunsRequest) -> bytearray:
+        return await self._runs.search_json(request)
 
     async def _update(self, call: Call, request: messages.UpdateRunRequest) -> messages.UpdateRunAnswer:
         return messages.UpdateRunAnswer(

@@ -35,16 +35,12 @@ class SyncRoutes:
         await send_page(call, "sync.html")
 
     async def _runs(self, call: Call, request: messages.ListDeliveriesRequest) -> messages.DeliveriesAnswer:
-        return await self._overview.list_runs(request)
+        return await self._overview.list_runs(request, call.principal.experiments)
 
     async def _samples(self, call: Call, _: None) -> messages.HistoryAnswer:
-        disk = await self._history.disk()
         return messages.HistoryAnswer(
             samples=[
                 messages.SampleMessage(sample.time_ms, sample.lag_seconds, sample.pending, sample.parked)
                 for sample in self._history.samples
-            ],
-            disk=messages.DiskStatus(
-                disk.free_bytes, disk.total_bytes, disk.store_bytes, disk.growth_bytes, disk.days_until_full
-            ),
+            ]
         )

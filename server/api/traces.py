@@ -18,6 +18,7 @@ from server.api.endpoints import (
     stream_routes,
 )
 from server.api.errors import send_json
+from server.api.reach_rules import SpanDelivery
 from server.domain.access import Permission
 from server.domain.errors import ErrorCode, MlflowError
 from server.protocol import assessments as assessment_messages
@@ -249,10 +250,12 @@ class TraceRoutes:
         body = await _read_encoded(call)
         spans = await asyncio.to_thread(otlp.decode_spans, body, media_type)
         if spans:
+            place, run_id = experiment_id.decode("latin-1"), _text(call.header(_RUN_HEADER))
+            await call.check_reach(SpanDelivery(place, frozenset(span.trace_id for span in spans), run_id))
             await self._spans.log(
-                experiment_id.decode("latin-1"),
+                place,
                 spans,
-                run_id=_text(call.header(_RUN_HEADER)),
+                run_id=run_id,
                 principal=call.user,
                 size_bytes=len(body),
             )

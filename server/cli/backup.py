@@ -51,7 +51,7 @@ async def _back_up(settings: "Settings", file: Path) -> None:
     from server.admin import open_backup
     from server.services.backup_file import BackupReader
 
-    with _partial_file(file) as partial:
+    with partial_file(file) as partial:
         async with open_backup(settings) as incoming, _progress(incoming.expected_bytes) as progress:
             async for piece in incoming.pieces:
                 partial.write(piece)
@@ -75,7 +75,7 @@ def _described(manifest: "Manifest") -> str:
     )
 
 
-class _PartialFile:
+class PartialFile:
     """A file under another name until it is whole."""
 
     def __init__(self, target: Path) -> None:
@@ -133,11 +133,16 @@ class _PartialFile:
 
 
 @contextmanager
-def _partial_file(target: Path) -> Iterator[_PartialFile]:
+def partial_file(target: Path) -> Iterator[PartialFile]:
+    """A file to write, which nobody sees before it is published.
+
+    Raises:
+        BackupTargetError: the name is taken, or the file cannot be written.
+    """
     if target.exists():
         raise _is_taken(target)
     try:
-        partial = _PartialFile(target.absolute())
+        partial = PartialFile(target.absolute())
     except OSError as error:
         raise BackupTargetError(f"{target} cannot be written: {error.strerror}.") from error
     try:

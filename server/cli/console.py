@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import typer
 
 from server.domain.errors import OperatorError
+from server.domain.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,12 +64,14 @@ async def _ask_any(
 
 
 def settings_of(**overrides: object) -> "Settings":
-    """The settings, where what is given here wins; logging follows them."""
+    """The settings, where what is given here wins; logging follows them, and hides their secrets."""
+    from server.domain.redaction import hide_values
     from server.settings import load_settings
     from server.telemetry.logs import configure_logs
 
     with explained():
         settings = load_settings(**overrides)
+    hide_values(*settings.secret_values)
     configure_logs(as_json=settings.log_format.value == "json", level=settings.log_level)
     return settings
 
@@ -98,8 +101,17 @@ def say(text: str) -> None:
 
 def fail(message: str) -> NoReturn:
     """End the command with a sentence on stderr and exit code 1."""
-    typer.echo(f"mlproxy: {message}", err=True)
+    typer.echo(f"mlproxy: {redact(message)}", err=True)
     raise typer.Exit(1)
+
+
+def shown_time(seconds: float) -> str:
+    """A span of time for people."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 86400 else f"{seconds / 86400:.1f} days"
 
 
 def shown_size(count: float) -> str:

@@ -23,7 +23,8 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from server.commit.bounds import Admission, BacklogBound
-from server.commit.run_writes import RunWrite, apply_run_writes
+from server.commit.run_requests import RunWrite
+from server.commit.run_writes import apply_run_writes
 from server.database.commit_marks import CommitMarks
 from server.database.engine import Database, Transaction
 from server.database.postgres import DatabaseAwayError, OutcomeUnknownError
@@ -33,6 +34,7 @@ from server.domain.disk_failures import DiskFailure, disk_failure
 from server.domain.errors import ErrorCode, MlflowError
 from server.domain.fullness import come_again
 from server.journal.lanes import lock_lanes
+from server.telemetry.tracing import Committed, CommitTrace
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -86,6 +88,8 @@ class _Waiting:
     future: asyncio.Future[Any]
     since: float
     admission: Admission
+    request: Any = None
+    lanes: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True)
@@ -107,6 +111,7 @@ class Writer:
         backlog: BacklogBound | None = None,
         on_commit: Callable[[set[int]], None] | None = None,
         observe_group: Callable[[int, float], None] | None = None,
+        trace: CommitTrace | None = None,
     ) -> None:
         self._database = database
         self._marks = CommitMarks(database)
@@ -115,6 +120,7 @@ class Writer:
         self._backlog = backlog or BacklogBound(limit_bytes=sys.maxsize)
         self._on_commit = on_commit or (lambda lanes: None)
         self._observe_group = observe_group or (lambda jobs, seconds: None)
+        self._trace = trace
         self._interactive: deque[_Waiting] = deque()
         self._background: deque[_Waiting] = deque()
         self._waiting_bytes = 0
@@ -162,6 +168,8 @@ class Writer:
         loop = asyncio.get_running_loop()
         admission = Admission.ALWAYS if background else job.admission
         waiting = _Waiting(job, loop.create_future(), time.monotonic(), admission)
+        if self._trace is not None:
+            waiting.request = self._trace.here()
         with self._arrived:
             if self._stopping:
                 raise MlflowError(ErrorCode.TEMPORARILY_UNAVAILABLE, "The server is stopping.")
@@ -308,7 +316,7 @@ class Writer:
         return now - self._away_since < _AWAY_SECONDS
 
     def _try_transaction(self, group: Sequence[_Waiting]) -> tuple[list[_Outcome], set[int]]:
-        now_ms = self._clock.now_ms()
+        now_ms, started = self._clock.now_ms(), time.monotonic()
         mark: int | None = None
         self._marks.prepare(now_ms)
         try:
@@ -320,6 +328,9 @@ class Writer:
             if not self._marks.was_committed(mark):
                 raise DatabaseAwayError from lost
         self._backlog.note(transaction.backlog_bytes)
+        if self._trace is not None:
+            seconds = time.monotonic() - started
+            self._trace.committed(_traced(outcomes), accepted_at_ms=now_ms, seconds=seconds)
         return outcomes, transaction.touched_lanes
 
     def _apply(self, transaction: Transaction, group: Sequence[_Waiting]) -> list[_Outcome]:
@@ -387,6 +398,7 @@ def _apply_rare(transaction: Transaction, waiting: _Waiting, backlog: BacklogBou
             refusal = backlog.refusal(waiting.admission, added, waiting_bytes=bytes_before)
             if added > 0 and refusal is not None:
                 raise refusal
+            waiting.lanes = frozenset(transaction.touched_lanes - touched)
             return _Outcome(waiting, result=result)
     except (DBAPIError, transaction.driver_error):
         raise
@@ -395,6 +407,14 @@ def _apply_rare(transaction: Transaction, waiting: _Waiting, backlog: BacklogBou
         if isinstance(error, cast(Work[Any], waiting.job).raises):
             return _Outcome(waiting, error=error)
         return _Outcome(waiting, error=_as_request_error(error))
+
+
+def _traced(outcomes: Sequence[_Outcome]) -> list[Committed]:
+    """What was committed of a group, as spans tell it."""
+    return [
+        Committed(waiting.request, getattr(waiting.job, "run_id", None), waiting.lanes)
+        for waiting in (outcome.waiting for outcome in outcomes if outcome.error is None)
+    ]
 
 
 def _as_request_error(error: Exception) -> Exception:

@@ -34,6 +34,10 @@ class DataFolderError(OperatorError):
     """The data folder cannot be used; the message says why and what to do."""
 
 
+class DataFolderUnwritableError(OperatorError):
+    """Nothing can be kept in the data folder; the message says why and what to do."""
+
+
 class RestoreUnfinishedError(OperatorError):
     """The data folder holds parts of two databases; the message says what to do."""
 
@@ -92,9 +96,13 @@ def lock_data_folder(folder: Path, *, holds_database: bool, is_restoring: bool =
 
     Raises:
         DataFolderError: another server holds it, or it is on a network file system.
+        DataFolderUnwritableError: it cannot be made, or nothing can be written in it.
         RestoreUnfinishedError: a restore was cut off in the middle, and this is not the next one.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
     if UnfinishedRestore(folder).is_set and not is_restoring:
         raise RestoreUnfinishedError(
             f"A restore into {folder.absolute()} was cut off: run `mlproxy restore FILE --replace` again."
@@ -104,9 +112,20 @@ def lock_data_folder(folder: Path, *, holds_database: bool, is_restoring: bool =
     if holds_database:
         require_local_disk(folder)
     lock = FolderLock(folder)
-    if not lock.acquire():
+    try:
+        is_ours = lock.acquire()
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    if not is_ours:
         raise DataFolderError(f"Another server already uses {folder.absolute()}.")
     return lock
+
+
+def _unwritable(folder: Path, error: OSError) -> DataFolderUnwritableError:
+    return DataFolderUnwritableError(
+        f"Nothing can be written in {folder.absolute()}: {error.strerror}. MLPROXY_DATA_DIR must be a folder"
+        " with room in it that the server's user owns."
+    )
 
 
 def require_local_disk(folder: Path) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from server.database import postgres
+from server.database.held import HeldConnections
 from server.database.postgres import DatabaseAwayError, OutcomeUnknownError
 from server.database.transaction import Transaction as Transaction
 from server.domain.disk_failures import disk_failure
@@ -76,6 +77,7 @@ class Database:
             if self.is_postgres
             else self._make_engine()
         )
+        self._writing = HeldConnections(self._connect_to_write)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
         self._names: NameListener | None = None
         self._wal_looked_at = float("-inf")
@@ -127,8 +129,7 @@ class Database:
             DatabaseAwayError: Postgres went away; nothing was kept.
             OutcomeUnknownError: it went away during the commit (`commit_marks` finds out what became of it).
         """
-        with self._connected(self.engine) as connection:
-            connection = connection.execution_options(writes=True)
+        with self._writing.one() as connection:
             begun = connection.begin()
             transaction = Transaction(connection, now_ms=now_ms)
             with self._watched(connection):
@@ -143,6 +144,18 @@ class Database:
             self._commit(connection, begun)
         if transaction.named and self._names is not None:
             self._names.after_commit(transaction.named)
+
+    def _connect_to_write(self) -> Connection:
+        """A connection with settings of its own.
+
+        Raises:
+            DatabaseAwayError: Postgres gives none.
+        """
+        connection = self._connect(self.engine).execution_options(writes=True)
+        if self.is_postgres:
+            with self._watched(connection):
+                postgres.plan_by_key(connection.connection.dbapi_connection)
+        return connection
 
     def _commit(self, connection: Connection, begun: Any) -> None:
         try:
@@ -172,14 +185,16 @@ class Database:
         Raises:
             DatabaseAwayError: Postgres gives none.
         """
+        with self._connect(engine) as connection:
+            yield connection
+
+    def _connect(self, engine: Engine) -> Connection:
         try:
-            connection = engine.connect()
+            return engine.connect()
         except Exception as error:
             if self.is_postgres and postgres.is_away(error):
                 raise DatabaseAwayError from error
             raise
-        with connection:
-            yield connection
 
     @contextmanager
     def _watched(self, connection: Connection) -> Iterator[None]:
@@ -199,6 +214,7 @@ class Database:
                 raise
             if not connection.invalidated:
                 connection.invalidate()
+            self._writing.close()
             self.engine.dispose()
             raise DatabaseAwayError from error
 
@@ -281,6 +297,7 @@ class Database:
     def close(self) -> None:
         """Close every connection and end the reading threads."""
         self._readers.shutdown(wait=True)
+        self._writing.close()
         self._reading_engine.dispose()
         self.engine.dispose()
 

@@ -28,6 +28,14 @@ CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 LOCK_CLASS = 0x6D6C7078
 """The first half of the names of our advisory locks."""
 _SETTING_UP = 2**31 - 1
+_WRITERS_PLANS = (
+    "plan_cache_mode = force_generic_plan",
+    "enable_seqscan = off",
+    "enable_hashjoin = off",
+    "enable_mergejoin = off",
+    # A scan that cannot be avoided counts as dear, and what is dear would be compiled first.
+    "jit = off",
+)
 _CONNECTION_CLASS = "08"
 _AWAY_STATES = frozenset({"57P01", "57P02", "57P03", "57P05", "53300", "25P03"})
 """Shut down by an administrator or a crash, starting up, session ended for idling, no connection free."""
@@ -62,6 +70,20 @@ def limit_idle_transactions(connection: Any, _record: object) -> None:
     """Let Postgres end a session that is stuck in a transaction. For each new connection."""
     cursor = connection.cursor()
     cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_SECONDS}s'")
+    cursor.close()
+    connection.commit()
+
+
+def plan_by_key(connection: Any) -> None:
+    """Plan what a writer asks once, and always by an index. For a connection that writes.
+
+    A writer finds everything by its key. Postgres would plan anew, for more than the statement costs,
+    whenever it holds that to be better for the few keys of the day; and a plan that it made while a table was
+    small would scan it when it has grown.
+    """
+    cursor = connection.cursor()
+    for setting in _WRITERS_PLANS:
+        cursor.execute(f"SET {setting}")
     cursor.close()
     connection.commit()
 

@@ -309,6 +309,7 @@ Index(
     runs.c.start_time_ms,
     runs.c.run_id,
 )
+Index("ix_runs_name", runs.c.experiment_id, text("substr(name, 1, 64)"))
 
 params = Table(
     "params",
@@ -318,6 +319,8 @@ params = Table(
     Column("value", Text, nullable=False),
     **_clustered,
 )
+# Only the beginnings of names and values are indexed: an entry of an index has to fit a part of a page.
+Index("ix_params_value", params.c.key, text("substr(value, 1, 64)"), params.c.run_pk)
 
 tags = Table(
     "tags",
@@ -327,6 +330,7 @@ tags = Table(
     Column("value", Text, nullable=False),
     **_clustered,
 )
+Index("ix_tags_value", tags.c.key, text("substr(value, 1, 64)"), tags.c.run_pk)
 
 series = Table(
     "series",

@@ -7,7 +7,10 @@ from typing import Any, cast
 
 from sqlalchemy import Connection
 
+from server.database.together import Change, array_literal, arrays, at_once, columns_of, type_of
+
 _VALUES_PER_STATEMENT = 500
+_SAVEPOINT = "job"
 
 
 class Transaction:
@@ -56,10 +59,21 @@ class Transaction:
         finally:
             cursor.close()
 
+    def run_all(self, changes: Iterable[Change]) -> None:
+        """Make changes, each of many rows, that do not depend on each other: on Postgres in one exchange."""
+        due = [(statement, rows) for statement, rows in changes if rows]
+        if not self.is_postgres:
+            for statement, rows in due:
+                self.run_many(statement.each, rows)
+        elif due:
+            self.run(*at_once(due))
+
     def rows_in(self, sql: str, values: Iterable[Any], *, suffix: str = "") -> list[tuple[Any, ...]]:
         """Rows of `sql` + ` IN (…values…)` + suffix, asked in slices the database can take."""
         found: list[tuple[Any, ...]] = []
         wanted = list(values)
+        if self.is_postgres and wanted:
+            return self.rows(*_any_of(sql, wanted, suffix))
         for start in range(0, len(wanted), _VALUES_PER_STATEMENT):
             part = wanted[start : start + _VALUES_PER_STATEMENT]
             found.extend(self.rows(f"{sql} IN ({_marks(len(part))}){suffix}", part))
@@ -68,6 +82,9 @@ class Transaction:
     def run_in(self, sql: str, values: Iterable[Any]) -> None:
         """Run `sql` + ` IN (…values…)`, in slices the database can take."""
         wanted = list(values)
+        if self.is_postgres and wanted:
+            self.run(*_any_of(sql, wanted))
+            return
         for start in range(0, len(wanted), _VALUES_PER_STATEMENT):
             part = wanted[start : start + _VALUES_PER_STATEMENT]
             self.run(f"{sql} IN ({_marks(len(part))})", part)
@@ -79,6 +96,8 @@ class Transaction:
 
         Every key is looked up through the index of the joined table, not by a scan.
         """
+        if self.is_postgres and keys:
+            return self.rows(_wanted_arrays(types) + select, columns_of(types, keys))
         found: list[tuple[Any, ...]] = []
         for start in range(0, len(keys), _VALUES_PER_STATEMENT):
             part = keys[start : start + _VALUES_PER_STATEMENT]
@@ -88,9 +107,18 @@ class Transaction:
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """What happens inside is undone if it raises; the rest of the transaction stands."""
-        with self.connection.begin_nested():
+        """What happens inside is undone if it raises; the rest of the transaction stands.
+
+        Plain SQL: a savepoint of SQLAlchemy's costs more than the work of most jobs.
+        """
+        self.run(f"SAVEPOINT {_SAVEPOINT}")
+        try:
             yield
+        except BaseException:
+            self.run(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+            self.run(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+            raise
+        self.run(f"RELEASE SAVEPOINT {_SAVEPOINT}")
 
     @property
     def driver_connection(self) -> Any:
@@ -104,6 +132,16 @@ class Transaction:
 @lru_cache(maxsize=2048)
 def _for_psycopg(sql: str) -> str:
     return sql.replace("%", "%%").replace("?", "%s")
+
+
+def _any_of(sql: str, values: Sequence[Any], suffix: str = "") -> tuple[str, list[str]]:
+    """`sql` asked for any of the values, as one array: Postgres prepares it once for any number of them."""
+    type_ = type_of(values[0])
+    return f"{sql} = ANY (CAST(? AS {type_}[])){suffix}", [array_literal(type_, values)]
+
+
+def _wanted_arrays(types: tuple[str, ...]) -> str:
+    return f"WITH wanted AS {arrays(types)} "
 
 
 @lru_cache(maxsize=1024)

@@ -4,6 +4,8 @@ import pwd
 from dataclasses import dataclass
 from enum import StrEnum
 
+from server.domain.name_patterns import NamePatterns
+
 
 class Role(StrEnum):
     """What a key may do; each role includes those before it."""
@@ -32,13 +34,15 @@ class Principal:
     """Who a request is from. `name` is None where access control is off.
 
     `key_id` is set for an API key. `is_session` says that a browser vouches for them with a cookie, which
-    it also sends along when a page of another site makes it ask.
+    it also sends along when a page of another site makes it ask. `experiments` limits them to some; none:
+    every experiment is open.
     """
 
     name: str | None
     role: Role
     key_id: int | None = None
     is_session: bool = False
+    experiments: NamePatterns | None = None
 
     def may(self, permission: Permission) -> bool:
         """Whether the route is open to them."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -47,15 +47,26 @@ class Birthplace(StrEnum):
     WORKSPACE = "workspace"
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric point. `value` is finite, or 0.0 with `is_nan` set."""
+Point = tuple[int, int, float, int]
+"""Step, timestamp in milliseconds, value, and 1 where that is NaN (the value is then 0.0)."""
+
+
+class Metric(NamedTuple):
+    """One metric point. `value` is finite, or 0.0 where `is_nan` is 1.
+
+    A plain tuple, since thousands come with one request; all but the key is its `point`.
+    """
 
     key: str
-    value: float
-    is_nan: bool
-    timestamp_ms: int
     step: int
+    timestamp_ms: int
+    value: float
+    is_nan: int
+
+    @property
+    def point(self) -> Point:
+        """What tells it from the other points of its metric: by MLflow's rule, equal ones are one."""
+        return self[1:]
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,20 @@ class SetExperimentTag:
 
 
 @dataclass(frozen=True, slots=True)
+class PurgeRun:
+    """Remove what is left in the workspace of a run that is gone here, named by its id there.
+
+    The files at `upstream_paths` go with their bytes. `deletes_run` also deletes the run, softly: the
+    workspace has no other way.
+    """
+
+    experiment_id: int
+    upstream_run_id: str
+    upstream_paths: tuple[str, ...]
+    deletes_run: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CreateRun:
     """Make the run; `tags` are those it was created with."""
 
@@ -225,6 +239,7 @@ Operation = (
     | DeleteExperiment
     | RestoreExperiment
     | SetExperimentTag
+    | PurgeRun
     | CreateRun
     | UpdateRun
     | DeleteRun

@@ -4,22 +4,45 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from server.database.engine import Transaction
+from server.database.together import insert
 from server.domain.operations import Operation
 from server.journal.codec import encode_operation
-from server.journal.lanes import advance_lanes, lock_lanes
+from server.journal.lanes import advance, lock_lanes
 from server.journal.weights import POINT_BYTES, entry_bytes
 
-INSERT_ENTRY = (
-    "INSERT INTO journal_entries (lane_id, position, kind, payload, accepted_at_ms, principal)"
-    " VALUES (?, ?, ?, ?, ?, ?)"
+INSERT_ENTRY = insert(
+    "journal_entries",
+    {
+        "lane_id": "BIGINT",
+        "position": "BIGINT",
+        "kind": "TEXT",
+        "payload": "BYTEA",
+        "accepted_at_ms": "BIGINT",
+        "principal": "TEXT",
+    },
 )
-INSERT_POINT = (
-    "INSERT INTO journal_points"
-    " (lane_id, position, series_id, step, timestamp_ms, value, is_nan, accepted_at_ms)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_POINT = insert(
+    "journal_points",
+    {
+        "lane_id": "BIGINT",
+        "position": "BIGINT",
+        "accepted_at_ms": "BIGINT",
+        "series_id": "BIGINT",
+        "step": "BIGINT",
+        "timestamp_ms": "BIGINT",
+        "value": "DOUBLE PRECISION",
+        "is_nan": "SMALLINT",
+    },
 )
-INSERT_BARRIER = (
-    "INSERT INTO barriers (lane_id, position, awaited_lane_id, awaited_position) VALUES (?, ?, ?, ?)"
+"""`store.metrics.insert_points` takes the same rows."""
+INSERT_BARRIER = insert(
+    "barriers",
+    {
+        "lane_id": "BIGINT",
+        "position": "BIGINT",
+        "awaited_lane_id": "BIGINT",
+        "awaited_position": "BIGINT",
+    },
 )
 
 
@@ -66,16 +89,19 @@ class Point:
 class Appends:
     """Appends to several lanes, written together: positions follow the order of the calls.
 
-    The lanes that are named at the start are locked in one order, those that come later as they come.
+    The lanes that are named at the start are locked in one order, those that come later as they come. Those
+    `opened` in this transaction are nobody else's, and hold nothing yet.
     """
 
-    def __init__(self, transaction: Transaction, lane_ids: Iterable[int] = ()) -> None:
+    def __init__(
+        self, transaction: Transaction, lane_ids: Iterable[int] = (), *, opened: Iterable[int] = ()
+    ) -> None:
         self._transaction = transaction
-        self._last: dict[int, int] = lock_lanes(transaction, lane_ids)
+        self._last: dict[int, int] = lock_lanes(transaction, lane_ids) | dict.fromkeys(opened, 0)
         self._advanced: dict[int, int] = {}
         self._added_bytes: dict[int, int] = {}
         self._entries: list[tuple[int, int, str, bytes, int, str | None]] = []
-        self._points: list[tuple[int, int, int, int, int, float, int, int]] = []
+        self._points: list[tuple[int, int, int, int, int, int, float, int]] = []
         self._barriers: list[tuple[int, int, int, int]] = []
 
     def append(
@@ -105,15 +131,19 @@ class Appends:
         """Append one metric point; its position."""
         position = self._take_position(lane_id, POINT_BYTES)
         values = (point.series_id, point.step, point.timestamp_ms, point.value, int(point.is_nan))
-        self._points.append((lane_id, position, *values, self._transaction.now_ms))
+        self._points.append((lane_id, position, self._transaction.now_ms, *values))
         return position
 
     def write(self) -> None:
         """Write what was appended. To be called once, at the end."""
-        self._transaction.run_many(INSERT_ENTRY, self._entries)
-        self._transaction.run_many(INSERT_POINT, self._points)
-        self._transaction.run_many(INSERT_BARRIER, self._barriers)
-        advance_lanes(self._transaction, self._advanced, self._added_bytes)
+        self._transaction.run_all(
+            [
+                (INSERT_ENTRY, self._entries),
+                (INSERT_POINT, self._points),
+                (INSERT_BARRIER, self._barriers),
+                advance(self._transaction, self._advanced, self._added_bytes),
+            ]
+        )
 
     def _last_position(self, lane_id: int) -> int:
         if lane_id not in self._last:

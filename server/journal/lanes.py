@@ -8,6 +8,14 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from server.database.engine import Transaction
+from server.database.together import Change, Together
+
+_ADVANCE = Together(
+    "UPDATE lanes SET last_position = ?, undelivered_bytes = undelivered_bytes + ? WHERE lane_id = ?",
+    "UPDATE lanes SET last_position = column1, undelivered_bytes = undelivered_bytes + column2"
+    " FROM {given} WHERE lane_id = column3",
+    ("BIGINT", "BIGINT", "BIGINT"),
+)
 
 
 class LaneKind(StrEnum):
@@ -33,6 +41,19 @@ def open_lane(transaction: Transaction, kind: LaneKind, subject_id: int) -> int:
     )
 
 
+def open_run_lanes(transaction: Transaction) -> tuple[int, int]:
+    """Make the lanes of a new run, for its data and its artifacts; their ids.
+
+    `store.runs.insert` says whose they are.
+    """
+    rows = transaction.rows(
+        "INSERT INTO lanes (kind, subject_id) VALUES (?, 0), (?, 0) RETURNING kind, lane_id",
+        (LaneKind.RUN_DATA.value, LaneKind.RUN_ARTIFACTS.value),
+    )
+    ids = dict(rows)
+    return ids[LaneKind.RUN_DATA.value], ids[LaneKind.RUN_ARTIFACTS.value]
+
+
 def lock_lanes(transaction: Transaction, lane_ids: Iterable[int]) -> dict[int, int]:
     """Hold the lanes until the transaction ends; the last position of each.
 
@@ -45,16 +66,17 @@ def lock_lanes(transaction: Transaction, lane_ids: Iterable[int]) -> dict[int, i
     return {row[0]: row[1] for row in rows}
 
 
-def advance_lanes(
+def advance(
     transaction: Transaction, last_positions: Mapping[int, int], added_bytes: Mapping[int, int]
-) -> None:
-    """Record the positions that were given out, and what their rows count (`journal.weights`)."""
-    transaction.run_many(
-        "UPDATE lanes SET last_position = ?, undelivered_bytes = undelivered_bytes + ? WHERE lane_id = ?",
-        [(position, added_bytes[lane_id], lane_id) for lane_id, position in last_positions.items()],
-    )
+) -> Change:
+    """The change that records the positions that were given out, and what their rows count.
+
+    The transaction is told of it at once. What a row counts is `journal.weights`' matter.
+    """
     transaction.touched_lanes.update(last_positions)
     transaction.backlog_bytes += sum(added_bytes.values())
+    rows = [(position, added_bytes[lane_id], lane_id) for lane_id, position in last_positions.items()]
+    return _ADVANCE, rows
 
 
 def settle_positions(transaction: Transaction, lane_id: int, position: int, freed_bytes: int) -> None:

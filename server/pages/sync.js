@@ -4,6 +4,9 @@
 const OWN = new URL("api/2.0/mlproxy/", document.baseURI);
 const REFRESH_MS = 5000;
 const LATE_SECONDS = 300;
+const DISK_DAYS = 14;
+const TOO_MANY = "TOO_MANY_REQUESTS";
+const SHORT_PLOT_MS = 600000;
 const shown = { pages: 1, chosen: new Set() };
 
 const find = (id) => document.getElementById(id);
@@ -28,6 +31,8 @@ function lasted(seconds) {
   return `${(seconds / 86400).toFixed(1)} d`;
 }
 
+const lasting = (days) => (days < 2 ? `${Math.floor(days * 24)} hours` : `${Math.floor(days)} days`);
+
 function bytes(count) {
   if (count === null || count === undefined) return "–";
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -50,16 +55,32 @@ function element(name, { text, className, children = [], ...attributes } = {}) {
 
 // --- verdict and figures ---
 
+const asksToWait = (workspace) => workspace.reachable === false && (workspace.last_failure || "").startsWith(TOO_MANY);
+
 function judge(status) {
-  const { workspace } = status;
+  const { workspace, disk } = status;
+  if (!disk.has_headroom) {
+    return ["bad", `The disk is nearly full: ${bytes(disk.free_bytes)} left.`, `Make room now: on a full disk nothing is accepted. /health/ready says no below ${bytes(disk.least_free_bytes)} (MLPROXY_MIN_FREE_BYTES).`];
+  }
+  for (const [what, fullness] of [["backlog", status.pending_fullness], ["spool", status.spool_fullness]]) {
+    if (fullness === "hard_full") return ["bad", `The ${what} is full: clients are refused (507).`, workspace.last_failure || "See to it that delivery goes on, or raise its limit."];
+    if (fullness === "soft_full") return ["bad", `The ${what} is nearly full: clients are told to come again (429).`, workspace.last_failure || "See to it that delivery goes on, or raise its limit."];
+  }
   if (!workspace.configured) {
     return ["warn", "Nothing is delivered: no workspace is configured.", "Everything is kept until MLPROXY_WORKSPACE is set."];
+  }
+  if (asksToWait(workspace)) {
+    const next = status.pace.waits_seconds > 0 ? `; the next call in ${lasted(status.pace.waits_seconds)}` : "";
+    return ["warn", "The workspace asks us to wait. Clients are not affected; delivery goes on by itself.", `${number(status.pending)} entries wait${next}.`];
   }
   if (workspace.reachable === false) {
     return ["bad", "The workspace cannot be used. Clients are not affected; delivery goes on when it is back.", workspace.last_failure || ""];
   }
   if (status.parked > 0) {
     return ["warn", `${number(status.parked)} ${status.parked === 1 ? "entry waits" : "entries wait"} for your decision.`, "The workspace refused them for good; everything else goes on."];
+  }
+  if (disk.days_until_full !== null && disk.days_until_full < DISK_DAYS) {
+    return ["warn", `The disk is full in ${lasting(disk.days_until_full)}.`, `The store grows by ${bytes(disk.growth_bytes_per_day)} a day.`];
   }
   if (status.lag_seconds > LATE_SECONDS) {
     return ["warn", `Delivery is ${lasted(status.lag_seconds)} behind.`, `${number(status.pending)} entries are on their way.`];
@@ -83,29 +104,48 @@ function figure(label, value, { kind = "", small = "", words = false } = {}) {
   return element("div", { className: kind, children: [element("dt", { text: label }), shownValue] });
 }
 
-function showFigures(status, disk) {
-  const { workspace, token } = status;
-  const reach = !workspace.configured ? "none" : { true: "reachable", false: "not reachable", null: "not tried yet" }[workspace.reachable];
+function paceFigure(pace, workspace) {
+  const waits = pace.waits_seconds > 0 && workspace.reachable !== null ? `next call in ${lasted(pace.waits_seconds)}` : "";
+  if (!pace.is_throttled) return figure("Throttling", "none", { words: true, small: waits || `up to ${number(pace.most_calls_per_second)} calls/s` });
+  const rate = `${number(Math.round(pace.calls_per_second * 10) / 10)} of ${number(pace.most_calls_per_second)} calls/s`;
+  return figure("Throttling", rate, { words: true, kind: "warn", small: waits || "the workspace answered 429" });
+}
+
+function diskFigure(disk) {
+  const days = disk.days_until_full;
+  const store = `store ${bytes(disk.store_bytes)}`;
+  const kind = !disk.has_headroom ? "bad" : days !== null && days < DISK_DAYS ? "warn" : "";
+  if (!disk.has_headroom || days === null) return figure("Disk free", bytes(disk.free_bytes), { kind, small: store });
+  return figure("Disk free", bytes(disk.free_bytes), { kind, small: `${store}, +${bytes(disk.growth_bytes_per_day)} a day; full in ${lasting(days)}` });
+}
+
+const filled = (held, most, fullness) => ({
+  kind: { has_room: "", soft_full: "warn", hard_full: "bad" }[fullness],
+  small: `${bytes(held)} of ${bytes(most)}`,
+});
+
+function showFigures(status) {
+  const { workspace, token, pace, disk } = status;
+  const reach = !workspace.configured ? "none" : asksToWait(workspace) ? "asks to wait" : { true: "reachable", false: "not reachable", null: "not tried yet" }[workspace.reachable];
   const figures = [
-    figure("Pending", number(status.pending), { small: bytes(status.pending_bytes) }),
+    figure("Pending", number(status.pending), filled(status.pending_bytes, status.pending_limit_bytes, status.pending_fullness)),
     figure("Lag", lasted(status.lag_seconds), { kind: status.lag_seconds > LATE_SECONDS ? "warn" : "" }),
     figure("Uncertain", number(status.uncertain), { small: "sent, being read back" }),
-    figure("Parked", number(status.parked), { kind: status.parked ? "warn" : "" }),
+    figure("Parked", number(status.parked), { kind: status.parked ? "warn" : "", small: status.dropped ? `${number(status.dropped)} dropped` : "" }),
     figure("Overflow", number(status.overflow), { small: "delivered as files" }),
-    figure("Spool", bytes(status.spool_bytes), { small: "files on their way" }),
-    figure("Workspace", reach, { words: true, kind: workspace.reachable === false ? "bad" : workspace.reachable ? "good" : "" }),
+    figure("Spool", bytes(status.spool_bytes), { ...filled(status.spool_bytes, status.spool_limit_bytes, status.spool_fullness), small: `files on their way, of ${bytes(status.spool_limit_bytes)}` }),
+    figure("Workspace", reach, { words: true, kind: asksToWait(workspace) ? "warn" : workspace.reachable === false ? "bad" : workspace.reachable ? "good" : "" }),
   ];
   if (token) {
     const failed = token.failures > 0;
-    figures.push(figure("Azure token", failed ? "not renewed" : lasted(token.expires_in_seconds), {
-      words: failed, kind: failed ? "bad" : "", small: failed ? token.last_error || "" : "left; renewed in time",
+    const isHeld = token.expires_in_seconds !== null;
+    figures.push(figure("Azure token", failed ? "not renewed" : isHeld ? lasted(token.expires_in_seconds) : "none yet", {
+      words: failed || !isHeld, kind: failed ? "bad" : "", small: failed ? token.last_error || "" : isHeld ? "left; renewed in time" : "fetched with the first call",
     }));
   }
-  const days = disk.days_until_full;
-  figures.push(figure("Disk free", bytes(disk.free_bytes), {
-    kind: days !== null && days < 14 ? "warn" : "",
-    small: days === null ? `store ${bytes(disk.store_bytes)}` : `store ${bytes(disk.store_bytes)}; full in ${Math.floor(days)} days`,
-  }));
+  if (pace) figures.push(paceFigure(pace, workspace));
+  if (status.being_read_back) figures.push(figure("Read back", number(status.being_read_back), { small: "restored, looked for in the workspace" }));
+  figures.push(diskFigure(disk));
   find("figures").replaceChildren(...figures);
   const address = workspace.address ? ` · ${workspace.address}` : "";
   find("footer").textContent = `mlproxy ${status.version}${address} · updated ${new Date().toLocaleTimeString()}`;
@@ -148,9 +188,10 @@ function plot(samples) {
     parts.push(drawn("line", { class: "axis", x1: PLOT.left, x2: PLOT.width - PLOT.right, y1: height, y2: height }));
     parts.push(drawn("text", { x: PLOT.left - 8, y: height + 4, "text-anchor": "end" }, lasted(top * share)));
   }
+  const clockFace = { hour: "2-digit", minute: "2-digit", ...(last - first < SHORT_PLOT_MS ? { second: "2-digit" } : {}) };
   for (const [share, anchor] of [[0, "start"], [0.5, "middle"], [1, "end"]]) {
     const time = first + (last - first) * share;
-    parts.push(drawn("text", { x: x(time), y: PLOT.height - 8, "text-anchor": anchor }, new Date(time).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })));
+    parts.push(drawn("text", { x: x(time), y: PLOT.height - 8, "text-anchor": anchor }, new Date(time).toLocaleTimeString([], clockFace)));
   }
   const floor = y(0);
   parts.push(drawn("polygon", { class: "area", points: `${x(first)},${floor} ${points.join(" ")} ${x(last)},${floor}` }));
@@ -285,13 +326,28 @@ async function decide(what) {
   await refresh();
 }
 
+// --- who looks ---
+
+async function showMe() {
+  const me = await ask("me");
+  find("me").textContent = me.name ? `${me.name} (${me.role})` : "";
+  find("log-out").hidden = !me.can_log_out;
+}
+
+async function logOut() {
+  // A cookie alone does not do: the server wants the Origin header that a browser adds to its own page's POST.
+  const answer = await fetch(new URL("logout", document.baseURI), { method: "POST", credentials: "same-origin" });
+  const next = new URLSearchParams({ next: new URL("sync", document.baseURI).pathname });
+  if (answer.ok) location.assign(new URL(`login?${next}`, document.baseURI));
+}
+
 // --- the loop ---
 
 async function refresh() {
   try {
     const [status, history] = await Promise.all([ask("status"), ask("history")]);
     showVerdict(...judge(status));
-    showFigures(status, history.disk);
+    showFigures(status);
     plot(history.samples);
     await Promise.all([showRuns(), showParked(status.parked)]);
   } catch (error) {
@@ -307,5 +363,7 @@ find("parked-all").addEventListener("change", (event) => {
 });
 for (const button of document.querySelectorAll("[data-decide]")) button.addEventListener("click", () => decide(button.dataset.decide));
 
-await refresh();
+find("log-out").addEventListener("click", logOut);
+
+await Promise.all([refresh(), showMe().catch(() => {})]);
 setInterval(() => { if (!document.hidden) refresh(); }, REFRESH_MS);

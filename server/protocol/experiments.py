@@ -9,8 +9,8 @@ from server.protocol.wire import Request
 _MLFLOW_WORKSPACE = "default"
 
 
-class TagMessage(msgspec.Struct):
-    """A key and a value."""
+class TagMessage(msgspec.Struct, gc=False):
+    """A key and a value, which are text: the garbage collector need not look at them."""
 
     key: str
     value: str = ""

@@ -12,6 +12,36 @@ class WorkspaceStatus(msgspec.Struct):
     reachable: bool | None
     address: str | None = None
     last_failure: str | None = None
+    last_success: int | None = None
+
+
+class PaceStatus(msgspec.Struct):
+    """How often the workspace may be called now. After a 429 it is less than the most, for about a minute.
+
+    `waits_seconds`: until the next call may go, after a failure or for as long as a `Retry-After` asked.
+    """
+
+    calls_per_second: float
+    most_calls_per_second: float
+    is_throttled: bool
+    waits_seconds: float
+
+
+class DiskStatus(msgspec.Struct):
+    """The data folder's disk, and what the store holds. `days_until_full` is missing until growth is known.
+
+    Full is the disk when only `least_free_bytes` (MLPROXY_MIN_FREE_BYTES) are free.
+    """
+
+    free_bytes: int
+    total_bytes: int
+    least_free_bytes: int
+    has_headroom: bool
+    store_bytes: int
+    database_bytes: int
+    spool_bytes: int
+    growth_bytes_per_day: float | None
+    days_until_full: float | None
 
 
 class TokenStatus(msgspec.Struct):
@@ -43,9 +73,19 @@ class StatusAnswer(msgspec.Struct):
     parked_by_reason: dict[str, int]
     workspace: WorkspaceStatus
     token: TokenStatus | None
+    pace: PaceStatus | None
+    disk: DiskStatus
     version: str
     generation: int
     being_read_back: int
+
+
+class MeAnswer(msgspec.Struct):
+    """me, GET: who asks. `can_log_out` where a login of a browser says so, not a key in the request."""
+
+    name: str | None
+    role: str
+    can_log_out: bool
 
 
 class RunStatusAnswer(msgspec.Struct):
@@ -88,6 +128,7 @@ class CreateKeyRequest(Request):
     name: str
     role: str = "write"
     expires_in_days: int | None = None
+    experiments: list[str] = []
 
 
 class RevokeKeyRequest(Request):
@@ -114,6 +155,7 @@ class KeyMessage(msgspec.Struct):
     expires_at: int | None
     revoked_at: int | None
     last_used: int | None
+    experiments: list[str] | None
 
 
 class KeysAnswer(msgspec.Struct):

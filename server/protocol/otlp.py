@@ -10,6 +10,7 @@ import zlib
 from typing import Any
 
 from server.domain.errors import ErrorCode, MlflowError
+from server.protocol.bulk import check_json, check_protobuf
 from server.protocol.span_conventions import with_mlflow_attributes
 from server.protocol.spans import TRACE_ID_ATTRIBUTE, TRACE_ID_PREFIX, Event, Link, Span, SpanStatus, dumped
 
@@ -24,6 +25,9 @@ _STATUSES = {1: SpanStatus.OK, 2: SpanStatus.ERROR}
 # The programs whose name is taken over from their resource to the root span.
 _KNOWN_SERVICES = frozenset({"claude-code", "codex_cli_rs", "codex_vscode", "gemini-cli", "qwen-code"})
 _ZLIB_METHOD = 8
+_STREAM_HEADER_BYTES = 2
+# Each starts anew, and costs more than the bytes of an empty one.
+_MOST_GZIP_MEMBERS = 1000
 _GZIP_WINDOW = zlib.MAX_WBITS | 16
 
 
@@ -54,14 +58,24 @@ class BodyDecoder:
         self._left = limit
         self._parts: list[bytes] = []
         self._inflater: Any = None
+        self._members = 0
+        self._start = b""
 
     def feed(self, piece: bytes) -> None:
         """Take the next piece."""
         if not self._encoding:
             self._keep(piece)
             return
+        if self._inflater is None:
+            # What kind of stream it is shows in its first two bytes, which may come one by one.
+            piece = self._start = self._start + piece
+            if len(piece) < _STREAM_HEADER_BYTES:
+                return
         while piece:
             if self._inflater is None or (self._inflater.eof and self._encoding == "gzip"):
+                self._members += 1
+                if self._members > _MOST_GZIP_MEMBERS:
+                    raise self._garbled()
                 self._inflater = zlib.decompressobj(self._window(piece))
             if self._inflater.eof:
                 return
@@ -117,6 +131,7 @@ def decode_spans(body: bytes, media_type: str) -> list[Span]:
 
     Raises:
         OtlpError: the body is not an export request, or a span in it is none.
+        MlflowError: it holds too many things.
     """
     request = _parsed(body, media_type)
     if not request.resource_spans:
@@ -140,8 +155,10 @@ def _parsed(body: bytes, media_type: str) -> Any:
     request = service.ExportTraceServiceRequest()
     try:
         if media_type == JSON:
+            check_json(body)
             json_format.ParseDict(_with_base64_ids(json.loads(body)), request, ignore_unknown_fields=True)
         else:
+            check_protobuf(body, request.DESCRIPTOR)
             request.ParseFromString(body)
     except (
         message.DecodeError,

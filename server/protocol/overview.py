@@ -48,18 +48,7 @@ class SampleMessage(msgspec.Struct):
     parked: int
 
 
-class DiskStatus(msgspec.Struct):
-    """The data folder's disk. `days_until_full` is missing until the growth is known."""
-
-    free_bytes: int
-    total_bytes: int
-    store_bytes: int | None
-    growth_bytes_per_day: float | None
-    days_until_full: float | None
-
-
 class HistoryAnswer(msgspec.Struct):
     """GET /api/2.0/mlproxy/history: samples since this process started, at most a day of them."""
 
     samples: list[SampleMessage]
-    disk: DiskStatus

@@ -1,19 +1,23 @@
 """Wire messages about runs, and about what is logged to them."""
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 
 from server.domain.entities import Metric, RunInfo
+from server.domain.errors import invalid_parameter
 from server.protocol import limits
 from server.protocol.experiments import TagMessage
 from server.protocol.wire import Request, RunRequest, missing_parameter
 
 LARGEST_DOUBLE = 1.7976931348623157e308
+PRINCIPAL_TAG = "mlproxy.user"
+"""Who made a run, by the credential it was made with; absent where access control is off."""
 Value = float | str | None
 
 
-class MetricMessage(msgspec.Struct, kw_only=True):
+class MetricMessage(msgspec.Struct, kw_only=True, gc=False):
     """A metric point in a request. NaN and infinities come as strings."""
 
     key: str | None = None
@@ -25,14 +29,14 @@ class MetricMessage(msgspec.Struct, kw_only=True):
     dataset_digest: str | None = None
 
 
-class ParamMessage(msgspec.Struct):
+class ParamMessage(msgspec.Struct, gc=False):
     """A param."""
 
     key: str | None = None
     value: str | None = None
 
 
-class RunTagMessage(msgspec.Struct):
+class RunTagMessage(msgspec.Struct, gc=False):
     """A run's tag in a request."""
 
     key: str | None = None
@@ -181,8 +185,8 @@ class RunInfoMessage(msgspec.Struct, omit_defaults=True):
     end_time: int | None = None
 
 
-class MetricAnswer(msgspec.Struct, omit_defaults=True):
-    """A metric point in an answer."""
+class MetricAnswer(msgspec.Struct, omit_defaults=True, gc=False):
+    """A metric point in an answer. Of plain values only, so the garbage collector need not look at it."""
 
     key: str
     value: float | str
@@ -237,13 +241,6 @@ class UpdateRunAnswer(msgspec.Struct):
     run_info: RunInfoMessage
 
 
-class RunsAnswer(msgspec.Struct, omit_defaults=True):
-    """runs/search."""
-
-    runs: list[RunMessage] = []
-    next_page_token: str | None = None
-
-
 def run_info_message(info: RunInfo) -> RunInfoMessage:
     """A run as clients see it, without its data."""
     return RunInfoMessage(
@@ -260,9 +257,27 @@ def run_info_message(info: RunInfo) -> RunInfoMessage:
     )
 
 
-def metric_answer(key: str, value: float, is_nan: bool | int, timestamp_ms: int, step: int) -> MetricAnswer:
-    """A metric point as clients see it."""
-    return MetricAnswer(key, "NaN" if is_nan else value, timestamp_ms, step)
+def parse_metrics(messages: Sequence[MetricMessage]) -> list[Metric]:
+    """The points of a batch, checked: those that cannot break a rule here, the others by `parse_metric`."""
+    found: list[Metric] = []
+    good_keys: set[str] = set()
+    for message in messages:
+        key, value, timestamp_ms, step = message.key, message.value, message.timestamp, message.step or 0
+        if (
+            key is not None
+            and key in good_keys
+            and type(value) is float
+            and -LARGEST_DOUBLE <= value <= LARGEST_DOUBLE
+            and timestamp_ms is not None
+            and 0 <= timestamp_ms <= limits.INT64_MAX
+            and limits.INT64_MIN <= step <= limits.INT64_MAX
+        ):
+            found.append(Metric(key, step, timestamp_ms, value, 0))
+        else:
+            metric = parse_metric(message, f"metrics[{len(found)}].")
+            good_keys.add(metric.key)
+            found.append(metric)
+    return found
 
 
 def parse_metric(message: MetricMessage | LogMetricRequest, prefix: str = "") -> Metric:
@@ -282,10 +297,10 @@ def parse_metric(message: MetricMessage | LogMetricRequest, prefix: str = "") ->
     limits.check_timestamp(message.timestamp, message.key, message.value, f"{prefix}timestamp")
     limits.check_step(step, message.key, message.value, f"{prefix}step")
     if math.isnan(value):
-        return Metric(message.key, 0.0, True, message.timestamp, step)
+        return Metric(message.key, step, message.timestamp, 0.0, 1)
     if math.isinf(value):
         value = math.copysign(LARGEST_DOUBLE, value)
-    return Metric(message.key, value, False, message.timestamp, step)
+    return Metric(message.key, step, message.timestamp, value, 0)
 
 
 def _as_double(value: float | str, path: str, timestamp_ms: int) -> float:
@@ -309,12 +324,23 @@ def parse_param(message: ParamMessage | LogParamRequest, prefix: str = "") -> tu
     return message.key, value
 
 
+def refuse_principal_tag(key: str) -> None:
+    """The server alone says who made something.
+
+    Raises:
+        MlflowError: a client would set or delete the tag that says so.
+    """
+    if key == PRINCIPAL_TAG:
+        raise invalid_parameter(f"The tag '{PRINCIPAL_TAG}' is set by the server, from the credential.")
+
+
 def parse_tag_at_create(message: RunTagMessage, prefix: str) -> tuple[str, str]:
     """A tag that a run is created with: a stock server does not judge its characters there."""
     if not message.key:
         raise missing_parameter(f"{prefix}key")
     limits.check_length(f"{prefix}key", limits.ENTITY_KEY, message.key)
     limits.check_text(f"{prefix}key", message.key)
+    refuse_principal_tag(message.key)
     value = (message.value or "")[: limits.TAG_VALUE]
     limits.check_text(f"{prefix}value", value)
     return message.key, value
@@ -325,6 +351,7 @@ def parse_tag(message: RunTagMessage | SetTagRequest, prefix: str = "") -> tuple
     if not message.key:
         raise missing_parameter(f"{prefix}key")
     limits.check_key(message.key, f"{prefix}key")
+    refuse_principal_tag(message.key)
     value = (message.value or "")[: limits.TAG_VALUE]
     limits.check_text(f"{prefix}value", value)
     return message.key, value

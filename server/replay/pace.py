@@ -31,6 +31,11 @@ class TokenBucket:
         self._admitted: deque[float] = deque()
 
     @property
+    def ceiling(self) -> float:
+        """Most calls per second, when nothing is refused."""
+        return self._ceiling
+
+    @property
     def rate(self) -> float:
         """Calls per second, at this moment."""
         self._count()

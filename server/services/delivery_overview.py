@@ -5,6 +5,7 @@ from collections.abc import Callable
 from server.database.engine import Database, Transaction
 from server.domain.clock import Clock
 from server.domain.errors import invalid_parameter
+from server.domain.name_patterns import NamePatterns
 from server.journal.backlog import measure_backlog
 from server.protocol import overview as messages
 from server.protocol.paging import decode_offset, encode_offset
@@ -25,8 +26,10 @@ class DeliveryOverview:
         self._clock = clock
         self._studio_url = studio_url
 
-    async def list_runs(self, request: messages.ListDeliveriesRequest) -> messages.DeliveriesAnswer:
-        """A page of runs, the latest first.
+    async def list_runs(
+        self, request: messages.ListDeliveriesRequest, visible: NamePatterns | None = None
+    ) -> messages.DeliveriesAnswer:
+        """A page of runs, the latest first, of those experiments that are `visible` where that is given.
 
         Raises:
             MlflowError: an unknown state, or a page of an impossible size.
@@ -44,6 +47,7 @@ class DeliveryOverview:
                 pattern=request.filter.strip(),
                 offset=offset,
                 limit=request.max_results + 1,
+                visible=visible,
             )
             page = [self._message(transaction, run) for run in found[: request.max_results]]
             is_last = len(found) <= request.max_results

@@ -6,6 +6,7 @@ from server.commit.writer import Work, Writer
 from server.database.engine import Database, Transaction
 from server.domain.entities import Experiment, LifecycleStage, Page, ViewType
 from server.domain.errors import already_exists, does_not_exist, invalid_parameter
+from server.domain.name_patterns import NamePatterns
 from server.domain.names import upstream_experiment_name
 from server.domain.operations import CreateExperiment, DeleteExperiment, RestoreExperiment, SetExperimentTag
 from server.domain.origins import Origin
@@ -21,12 +22,13 @@ from server.services.identity import (
     require_active_experiment,
 )
 from server.services.resends import Create, CreateKind, Made, Resends
-from server.store import experiments, search
+from server.store import experiments, removals, search
 
 DEFAULT_NAME = "Default"
 _SUBJECT = "experiment "
 _DEFAULT_PAGE = 1000
 _LARGEST_PAGE = 50_000
+_CREATE_POSITION = 1
 
 
 class Experiments:
@@ -100,8 +102,9 @@ class Experiments:
         view: ViewType,
         max_results: int | None,
         page_token: str | None,
+        visible: NamePatterns | None = None,
     ) -> Page[Experiment]:
-        """A page of experiments."""
+        """A page of experiments, of those whose names are `visible` where that is given."""
         limit = limits.check_page_size(max_results, default=_DEFAULT_PAGE, largest=_LARGEST_PAGE)
         offset = paging.decode_offset(page_token)
         filters = grammar.parse_experiment_filter(filter_text)
@@ -109,7 +112,13 @@ class Experiments:
 
         def find(transaction: Transaction) -> Page[Experiment]:
             ids, has_more = search.find_experiments(
-                transaction.connection, view=view, filters=filters, order=order, offset=offset, limit=limit
+                transaction.connection,
+                view=view,
+                filters=filters,
+                order=order,
+                offset=offset,
+                limit=limit,
+                visible=visible,
             )
             return Page(experiments.get_many(transaction, ids), offset + limit if has_more else None)
 
@@ -151,6 +160,8 @@ class Experiments:
             if experiment.lifecycle_stage is LifecycleStage.ACTIVE:
                 raise does_not_exist(f"No Experiment with id={experiment_id} exists")
             own_id = experiment.experiment_id
+            if removals.is_experiment_announced(transaction, own_id):
+                raise invalid_parameter(f"The experiment {own_id} is being removed for good.")
             experiments.set_lifecycle_stage(transaction, own_id, LifecycleStage.ACTIVE)
             _append_if_announced(transaction, own_id, RestoreExperiment(own_id), principal, [])
 
@@ -209,11 +220,17 @@ def add_default_experiment(transaction: Transaction) -> None:
         add_experiment(transaction, DEFAULT_NAME, experiment_id=DEFAULT_EXPERIMENT_ID)
 
 
-def announce_experiment(transaction: Transaction, experiment_id: int, principal: str | None) -> None:
-    """See to it that the experiment is created upstream: always the first entry of its lane."""
-    lane_id = experiments.lane_of(transaction, experiment_id)
-    if not _is_announced(transaction, lane_id):
+def announce_experiment(
+    transaction: Transaction, experiment_id: int, principal: str | None
+) -> Awaited | None:
+    """See to it that the experiment is created upstream: always the first entry of its lane.
+
+    What waits for that awaits the answer; None where it is settled.
+    """
+    lane_id, last_position, settled_position = experiments.lane_place_of(transaction, experiment_id)
+    if not last_position:
         append_entry(transaction, lane_id, CreateExperiment(experiment_id), principal=principal)
+    return None if settled_position else Awaited(lane_id, _CREATE_POSITION)
 
 
 def _is_announced(transaction: Transaction, lane_id: int) -> bool:
@@ -236,7 +253,9 @@ def _free_upstream_name(transaction: Transaction, name: str) -> str:
     wanted = upstream_experiment_name(name)
     candidate = wanted
     number = 2
-    while experiments.upstream_name_is_taken(transaction, candidate):
+    while experiments.upstream_name_is_taken(transaction, candidate) or removals.is_name_retired(
+        transaction, candidate
+    ):
         candidate = f"{wanted}-{number}"
         number += 1
     return candidate

@@ -239,7 +239,7 @@ def _new_model(
     experiment = get_experiment(transaction, request.experiment_id)
     require_active_experiment(experiment)
     model_id = f"m-{uuid4().hex}"
-    source_run_id, folder = _source_run(transaction, request.source_run_id or None, name, model_id)
+    source_run_id, folder = place_under_run(transaction, request.source_run_id or None, name, model_id)
     return LoggedModel(
         model_pk=0,
         model_id=model_id,
@@ -266,7 +266,7 @@ def _repeat_model(transaction: Transaction, model_id: str) -> messages.LoggedMod
     return load_logged_models(transaction, [model])[0]
 
 
-def _source_run(
+def place_under_run(
     transaction: Transaction, given: str | None, name: str, model_id: str
 ) -> tuple[str | None, str | None]:
     """The id of the source run here, and the folder for the model's files under it in the workspace."""

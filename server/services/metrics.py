@@ -1,13 +1,17 @@
 """Metric histories: whole, for several runs, and sampled for charts."""
 
+from collections.abc import Callable
+
 from server.database.engine import Database, Transaction
 from server.domain.errors import MlflowError, invalid_parameter
 from server.protocol import limits, paging
 from server.protocol import metrics as messages
-from server.protocol.runs import MetricAnswer, metric_answer
-from server.protocol.wire import require
+from server.protocol.runs import MetricAnswer
+from server.protocol.wire import encode, encode_page, require
 from server.services.identity import get_run, resolve_experiment_id
-from server.store import datasets, metrics, runs
+from server.store import datasets, histories, runs
+from server.store.charts import Charts
+from server.store.histories import Point
 
 _HISTORY_PAGE = 25_000
 _BULK_RUNS = 100
@@ -20,9 +24,10 @@ class Metrics:
 
     def __init__(self, *, database: Database) -> None:
         self._database = database
+        self._charts = Charts()
 
-    async def history(self, request: messages.MetricHistoryRequest) -> messages.MetricsAnswer:
-        """A page of one metric's points, by timestamp, step and value.
+    async def history_json(self, request: messages.MetricHistoryRequest) -> bytearray:
+        """A page of one metric's points, by timestamp, step and value, as JSON.
 
         An unknown run or metric has no points, as on a stock server. Without `max_results` all
         points come at once, as clients before 2.0 expect.
@@ -36,23 +41,24 @@ class Metrics:
             )
             limit = min(limit, _HISTORY_PAGE)
         offset = paging.decode_offset(request.page_token)
+        after = paging.decode_point(request.page_token)
 
-        def find(transaction: Transaction) -> messages.MetricsAnswer:
+        def find(transaction: Transaction) -> bytearray:
             run_pk = _find_run_pk(transaction, run_id)
             if run_pk is None:
-                return messages.MetricsAnswer()
+                return encode_page("metrics", [], None)
             wanted = limits.INT64_MAX if limit is None else limit + 1
-            points = metrics.list_points(transaction, run_pk, key, offset=offset, limit=wanted)
-            has_more = limit is not None and len(points) > limit
-            shown = points[:limit] if limit is not None else points
-            answers = [metric_answer(key, value, is_nan, time, step) for step, time, value, is_nan in shown]
-            token = paging.encode_offset(offset + len(shown)) if has_more else None
-            return messages.MetricsAnswer(answers, token)
+            points = histories.list_points(transaction, run_pk, key, offset=offset, limit=wanted, after=after)
+            shown = points if limit is None else points[:limit]
+            token = None
+            if len(points) > len(shown):
+                token = paging.encode_point(offset + len(shown), shown[-1])
+            return encode_page("metrics", [_answer(key, point) for point in shown], token)
 
         return await self._database.read(find)
 
-    async def history_bulk(self, request: messages.MetricHistoryBulkRequest) -> messages.BulkMetricsAnswer:
-        """The points of one metric in several runs."""
+    async def history_bulk_json(self, request: messages.MetricHistoryBulkRequest) -> bytes:
+        """The points of one metric in several runs, as JSON."""
         if not request.run_id:
             raise invalid_parameter("GetMetricHistoryBulk request must specify at least one run_id.")
         _check_run_count("GetMetricHistoryBulk", "run_ids", request.run_id, "cannot specify more than")
@@ -61,14 +67,14 @@ class Metrics:
         key = request.metric_key
         limit = _HISTORY_PAGE if request.max_results is None else min(request.max_results, _HISTORY_PAGE)
 
-        def find(transaction: Transaction) -> messages.BulkMetricsAnswer:
+        def find(transaction: Transaction) -> bytes:
             pks = runs.find_pks(transaction, request.run_id)
             answers: list[MetricAnswer] = []
             for run_id in sorted(pks):
                 room = max(limit - len(answers), 0)
-                points = metrics.list_points(transaction, pks[run_id], key, offset=0, limit=room)
-                answers.extend(_with_run(key, point, run_id) for point in points)
-            return messages.BulkMetricsAnswer(answers)
+                points = histories.list_points(transaction, pks[run_id], key, limit=room)
+                answers.extend(_answer(key, point, run_id) for point in points)
+            return encode(messages.BulkMetricsAnswer(answers))
 
         return await self._database.read(find)
 
@@ -76,6 +82,18 @@ class Metrics:
         self, request: messages.MetricHistoryBulkIntervalRequest
     ) -> messages.MetricsAnswer:
         """A sample of one metric in several runs, for a chart."""
+        return messages.MetricsAnswer(await self._database.read(self._find_samples(request)))
+
+    async def history_bulk_interval_json(
+        self, request: messages.MetricHistoryBulkIntervalRequest
+    ) -> bytearray:
+        """The same as JSON."""
+        find = self._find_samples(request)
+        return await self._database.read(lambda transaction: encode_page("metrics", find(transaction), None))
+
+    def _find_samples(
+        self, request: messages.MetricHistoryBulkIntervalRequest
+    ) -> Callable[[Transaction], list[MetricAnswer]]:
         if not request.run_ids:
             require("run_ids", None)
         _check_run_count("GetMetricHistoryBulkInterval", "run_ids", request.run_ids, "must specify at most")
@@ -85,17 +103,18 @@ class Metrics:
             raise invalid_parameter(f"max_results must be between 1 and {_SAMPLED_POINTS}.")
         steps = _interval(request.start_step, request.end_step)
 
-        def find(transaction: Transaction) -> messages.MetricsAnswer:
+        def find(transaction: Transaction) -> list[MetricAnswer]:
             answers: list[MetricAnswer] = []
             for run_id in request.run_ids:
                 run_pk = _find_run_pk(transaction, run_id)
                 if run_pk is None:
                     continue
-                points = metrics.sample_points(transaction, run_pk, key, most=most, steps=steps)
-                answers.extend(_with_run(key, point, run_id) for point in points)
-            return messages.MetricsAnswer(answers)
+                run = (run_pk, run_id)
+                points = self._charts.sample_points(transaction, run, key, most=most, steps=steps)
+                answers.extend(_answer(key, point, run_id) for point in points)
+            return answers
 
-        return await self._database.read(find)
+        return find
 
     async def search_datasets(
         self, request: messages.SearchDatasetsRequest
@@ -128,11 +147,9 @@ def _find_run_pk(transaction: Transaction, run_id: str) -> int | None:
         return None
 
 
-def _with_run(key: str, point: tuple[int, int, float, int], run_id: str) -> MetricAnswer:
+def _answer(key: str, point: Point, run_id: str | None = None) -> MetricAnswer:
     step, timestamp_ms, value, is_nan = point
-    answer = metric_answer(key, value, is_nan, timestamp_ms, step)
-    answer.run_id = run_id
-    return answer
+    return MetricAnswer(key, "NaN" if is_nan else value, timestamp_ms, step, run_id=run_id)
 
 
 def _check_run_count(call: str, name: str, run_ids: list[str], verb: str) -> None:

@@ -13,6 +13,7 @@ from server.journal.parked import count_by_reason
 from server.protocol import operations as messages
 from server.services import generations
 from server.services.blocking import blocked_by
+from server.services.disk_outlook import DiskOutlook, DiskWatch
 from server.services.identity import get_run
 from server.services.sources import get_registered_model
 from server.spool.spool import Spool
@@ -43,8 +44,17 @@ class WorkspaceView(Protocol):
         """What went wrong last, while it is wrong."""
         ...
 
+    @property
+    def last_success_ms(self) -> int | None:
+        """When an exchange last went well, since this process started."""
+        ...
+
     def token(self) -> messages.TokenStatus:
         """The token held now."""
+        ...
+
+    def pace(self) -> messages.PaceStatus:
+        """How often it may be called."""
         ...
 
 
@@ -71,6 +81,7 @@ class Operations:
         spool: Spool,
         backlog: BacklogBound,
         workspace: WorkspaceView | None,
+        disk: DiskWatch,
         replay: Flushing | None,
     ) -> None:
         self._database = database
@@ -78,6 +89,7 @@ class Operations:
         self._spool = spool
         self._backlog = backlog
         self._workspace = workspace
+        self._disk = disk
         self._replay = replay
 
     async def status(self) -> messages.StatusAnswer:
@@ -110,8 +122,11 @@ class Operations:
                 reachable=None if view is None else view.is_reachable,
                 address=None if view is None else view.address,
                 last_failure=None if view is None else view.last_failure,
+                last_success=None if view is None else view.last_success_ms,
             ),
             token=None if view is None else view.token(),
+            pace=None if view is None else view.pace(),
+            disk=_disk_message(await self._disk.outlook()),
             version=__version__,
             generation=generation.generation,
             being_read_back=generation.being_read_back,
@@ -179,3 +194,17 @@ class Operations:
         finally:
             if self._replay is not None:
                 self._replay.end_flush()
+
+
+def _disk_message(outlook: DiskOutlook) -> messages.DiskStatus:
+    return messages.DiskStatus(
+        free_bytes=outlook.free_bytes,
+        total_bytes=outlook.total_bytes,
+        least_free_bytes=outlook.least_free_bytes,
+        has_headroom=outlook.has_headroom,
+        store_bytes=outlook.database_bytes + outlook.spool_bytes,
+        database_bytes=outlook.database_bytes,
+        spool_bytes=outlook.spool_bytes,
+        growth_bytes_per_day=outlook.growth_bytes,
+        days_until_full=outlook.days_until_full,
+    )

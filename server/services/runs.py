@@ -1,25 +1,26 @@
 """Runs: create, find, search, change, delete, and everything that is logged to them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 from uuid import uuid4
 
-from server.commit.run_writes import RUN_NAME_TAG, ModelMetric, RunWrite
+from server.commit.run_requests import ModelMetric, RunWrite
+from server.commit.run_writes import RUN_NAME_TAG
 from server.commit.writer import Work, Writer
 from server.database.engine import Database, Transaction
-from server.domain.entities import LifecycleStage, RunInfo, RunStatus, ViewType
+from server.domain.entities import LifecycleStage, Metric, RunInfo, RunStatus, ViewType
 from server.domain.errors import invalid_parameter
 from server.domain.names import make_run_name
 from server.domain.operations import CreateRun, DeleteRun, RestoreRun, SetTag, UpdateRun
 from server.domain.origins import Origin
-from server.journal.entries import Awaited, append_entry
-from server.journal.lanes import LaneKind, is_settled, open_lane
+from server.journal.entries import Appends, Awaited, append_entry
+from server.journal.lanes import is_settled, open_run_lanes
 from server.protocol import limits, paging
 from server.protocol import runs as messages
 from server.protocol import search as grammar
 from server.protocol.experiments import TagMessage
-from server.protocol.wire import missing_parameter
+from server.protocol.wire import encode_page, missing_parameter
 from server.services.experiments import announce_experiment
 from server.services.identity import (
     DEFAULT_EXPERIMENT_ID,
@@ -31,10 +32,12 @@ from server.services.identity import (
     resolve_experiment_id,
 )
 from server.services.resends import DEDUPED, DEDUPED_TAG, Create, CreateKind, Made, Resends
-from server.store import datasets, experiments, metrics, runs, search
+from server.services.run_messages import load_runs
+from server.store import datasets, removals, runs, search
 from server.store.announcements import announce_runs
 from server.store.runs import NewRun
 
+RunPage = tuple[list[messages.RunMessage], str | None]
 PARENT_RUN_TAG = "mlflow.parentRunId"
 USER_TAG = "mlflow.user"
 LOG_MODEL_TAG = "mlflow.log-model.history"
@@ -87,31 +90,15 @@ class Runs:
             lambda transaction: load_runs(transaction, [get_run(transaction, run_id)])[0]
         )
 
-    async def search(
-        self, request: messages.SearchRunsRequest
-    ) -> tuple[list[messages.RunMessage], str | None]:
+    async def search(self, request: messages.SearchRunsRequest) -> RunPage:
         """A page of runs, and the token of the next one."""
-        limit = limits.check_page_size(request.max_results, default=_DEFAULT_PAGE, largest=_LARGEST_PAGE)
-        offset = paging.decode_offset(request.page_token)
-        filters = grammar.parse_run_filter(request.filter)
-        order = grammar.parse_run_order(request.order_by)
-        view = parse_view(request.run_view_type)
+        return await self._database.read(_find_page(request))
 
-        def find(transaction: Transaction) -> tuple[list[messages.RunMessage], str | None]:
-            experiment_ids = [resolve_experiment_id(transaction, text) for text in request.experiment_ids]
-            run_pks, has_more = search.find_runs(
-                transaction.connection,
-                experiment_ids=experiment_ids,
-                view=view,
-                filters=filters,
-                order=order,
-                offset=offset,
-                limit=limit,
-            )
-            found = load_runs(transaction, runs.list_infos(transaction, run_pks))
-            return found, paging.encode_offset(offset + limit) if has_more else None
+    async def search_json(self, request: messages.SearchRunsRequest) -> bytearray:
+        """The same as JSON: a page may be megabytes, so it is encoded in the thread that reads it."""
+        find = _find_page(request)
 
-        return await self._database.read(find)
+        return await self._database.read(lambda transaction: encode_page("runs", *find(transaction)))
 
     async def update(self, request: messages.UpdateRunRequest, principal: str | None) -> RunInfo:
         """Change status, end time or name; the run afterwards."""
@@ -139,6 +126,8 @@ class Runs:
             if lanes.lifecycle_stage is stage:
                 return
             deleting = stage is LifecycleStage.DELETED
+            if not deleting and removals.is_run_announced(transaction, lanes.run_pk):
+                raise invalid_parameter(f"The run {run_id} is being removed for good.")
             runs.set_lifecycle_stage(
                 transaction, [lanes.run_pk], stage, transaction.now_ms if deleting else None
             )
@@ -189,6 +178,7 @@ class Runs:
         run_id = request.named_run
         if not request.key:
             raise missing_parameter("key")
+        messages.refuse_principal_tag(request.key)
         await self._writer.commit_run_write(RunWrite(run_id, deleted_tag=request.key, principal=principal))
 
     async def log_batch(
@@ -198,9 +188,7 @@ class Runs:
         run_id = request.named_run
         limits.check_run_id(run_id)
         limits.check_batch(len(request.metrics), len(request.params), len(request.tags))
-        points = [
-            messages.parse_metric(item, f"metrics[{index}].") for index, item in enumerate(request.metrics)
-        ]
+        points = messages.parse_metrics(request.metrics)
         params = [
             messages.parse_param(item, f"params[{index}].") for index, item in enumerate(request.params)
         ]
@@ -210,7 +198,7 @@ class Runs:
             RunWrite(
                 run_id,
                 metrics=points,
-                model_metrics=_model_metrics(list(zip(request.metrics, points, strict=True))),
+                model_metrics=_model_metrics(zip(request.metrics, points, strict=True)),
                 params=params,
                 tags=tags,
                 principal=principal,
@@ -279,6 +267,8 @@ def _create_run(
     require_active_experiment(experiment)
     run_id = uuid4().hex
     all_tags = {**tags, RUN_NAME_TAG: name}
+    if principal is not None:
+        all_tags[messages.PRINCIPAL_TAG] = principal
     new = NewRun(
         run_id=run_id,
         experiment_id=experiment.experiment_id,
@@ -291,11 +281,7 @@ def _create_run(
         principal=principal,
         tags=list(all_tags.items()),
     )
-    data_lane = open_lane(transaction, LaneKind.RUN_DATA, 0)
-    artifact_lane = open_lane(transaction, LaneKind.RUN_ARTIFACTS, 0)
-    run_pk = runs.insert(transaction, new, data_lane=data_lane, artifact_lane=artifact_lane)
-    announce_experiment(transaction, experiment.experiment_id, principal)
-    _append_create(transaction, new, data_lane)
+    run_pk = add_run(transaction, new)
     info = RunInfo(
         run_pk,
         run_id,
@@ -313,6 +299,15 @@ def _create_run(
     return messages.RunMessage(messages.run_info_message(info), data, messages.RunInputsMessage())
 
 
+def add_run(transaction: Transaction, new: NewRun) -> int:
+    """Store a new run with lanes of its own, and promise its delivery; its run_pk."""
+    data_lane, artifact_lane = open_run_lanes(transaction)
+    run_pk = runs.insert(transaction, new, data_lane=data_lane, artifact_lane=artifact_lane)
+    experiment = announce_experiment(transaction, new.experiment_id, new.principal)
+    _append_create(transaction, new, data_lane, experiment)
+    return run_pk
+
+
 def _repeat_run(transaction: Transaction, run_id: str, principal: str | None) -> messages.RunMessage | None:
     """The run that an earlier create made, as it is now, with a tag that says it was asked for again."""
     found = runs.list_infos(transaction, list(runs.find_made(transaction, [run_id]).values()))
@@ -327,32 +322,33 @@ def _repeat_run(transaction: Transaction, run_id: str, principal: str | None) ->
     return load_runs(transaction, found)[0]
 
 
-def _append_create(transaction: Transaction, new: NewRun, data_lane: int) -> None:
+def _append_create(transaction: Transaction, new: NewRun, data_lane: int, experiment: Awaited | None) -> None:
     """The run's creation, and its own tags after it: one that is refused must not hold up the run."""
     system = {key: value for key, value in new.tags if _goes_with_create(key, value)}
-    append_entry(
-        transaction,
+    appends = Appends(transaction, opened=[data_lane])
+    appends.append(
         data_lane,
         CreateRun(new.name, new.user_id, new.start_time_ms, new.parent_run_id, system),
         principal=new.principal,
-        awaits=_awaited_by_create(transaction, new),
+        awaits=_awaited_by_create(transaction, new, experiment),
     )
     for key, value in new.tags:
         if key not in system:
-            append_entry(transaction, data_lane, SetTag(key, value), principal=new.principal)
+            appends.append(data_lane, SetTag(key, value), principal=new.principal)
+    appends.write()
 
 
 def _goes_with_create(key: str, value: str) -> bool:
     return key.startswith("mlflow.") and len(value) <= _LONGEST_CREATE_TAG
 
 
-def _awaited_by_create(transaction: Transaction, new: NewRun) -> list[Awaited]:
+def _awaited_by_create(transaction: Transaction, new: NewRun, experiment: Awaited | None) -> list[Awaited]:
     """A run is made after its experiment, and a child after a parent that is still on its way."""
-    awaited = [Awaited(experiments.lane_of(transaction, new.experiment_id), _CREATE_POSITION)]
+    awaited = [] if experiment is None else [experiment]
     parent = runs.find_lanes(transaction, new.parent_run_id) if new.parent_run_id else None
-    if parent is not None:
+    if parent is not None and not is_settled(transaction, parent.data_lane, _CREATE_POSITION):
         awaited.append(Awaited(parent.data_lane, _CREATE_POSITION))
-    return [item for item in awaited if not is_settled(transaction, item.lane_id, item.position)]
+    return awaited
 
 
 def _run_name(name: str | None, tags: dict[str, str]) -> str:
@@ -368,50 +364,36 @@ def _run_name(name: str | None, tags: dict[str, str]) -> str:
     return chosen
 
 
-# --- reading --------------------------------------------------------------------------------
+# --- searching ------------------------------------------------------------------------------
 
 
-def load_runs(transaction: Transaction, infos: Sequence[RunInfo]) -> list[messages.RunMessage]:
-    """The runs with all they hold, in as many statements as there are kinds of data."""
-    run_pks = [info.run_pk for info in infos]
-    latest = metrics.list_latest(transaction, run_pks)
-    params = runs.list_params(transaction, run_pks)
-    tags = runs.list_tags(transaction, run_pks)
-    inputs = datasets.list_inputs(transaction, run_pks)
-    models = datasets.list_models(transaction, run_pks)
-    found = []
-    for info in infos:
-        pk = info.run_pk
-        data = messages.RunDataMessage(
-            [messages.metric_answer(*point) for point in latest.get(pk, ())],
-            [TagMessage(key, value) for key, value in params.get(pk, ())],
-            [TagMessage(key, value) for key, value in tags.get(pk, ())],
+def _find_page(request: messages.SearchRunsRequest) -> Callable[[Transaction], RunPage]:
+    """What reads the page that is asked for.
+
+    Raises:
+        MlflowError: `INVALID_PARAMETER_VALUE`, the filter, the order, the page size or the token is wrong.
+    """
+    limit = limits.check_page_size(request.max_results, default=_DEFAULT_PAGE, largest=_LARGEST_PAGE)
+    offset = paging.decode_offset(request.page_token)
+    filters = grammar.parse_run_filter(request.filter)
+    order = grammar.parse_run_order(request.order_by)
+    view = parse_view(request.run_view_type)
+
+    def find(transaction: Transaction) -> RunPage:
+        experiment_ids = [resolve_experiment_id(transaction, text) for text in request.experiment_ids]
+        run_pks, has_more = search.find_runs(
+            transaction.connection,
+            experiment_ids=experiment_ids,
+            view=view,
+            filters=filters,
+            order=order,
+            offset=offset,
+            limit=limit,
         )
-        found.append(
-            messages.RunMessage(
-                messages.run_info_message(info),
-                data,
-                messages.RunInputsMessage(
-                    [_dataset_message(item) for item in inputs.get(pk, ())],
-                    [messages.ModelInputMessage(model_id) for model_id, _ in models.get((pk, "input"), ())],
-                ),
-                _outputs(models.get((pk, "output"), ())),
-            )
-        )
-    return found
+        found = load_runs(transaction, runs.list_infos(transaction, run_pks))
+        return found, paging.encode_offset(offset + limit) if has_more else None
 
-
-def _outputs(models: Sequence[tuple[str, int]]) -> messages.RunOutputsMessage:
-    return messages.RunOutputsMessage([messages.ModelOutputMessage(*model) for model in models])
-
-
-def _dataset_message(item: datasets.DatasetInput) -> messages.DatasetInputMessage:
-    return messages.DatasetInputMessage(
-        [TagMessage(key, value) for key, value in item.tags],
-        messages.DatasetMessage(
-            item.name, item.digest, item.source_type, item.source, item.schema, item.profile
-        ),
-    )
+    return find
 
 
 # --- parsing --------------------------------------------------------------------------------
@@ -437,7 +419,7 @@ def _status(value: str | int | None) -> str | None:
 
 
 def _model_metrics(
-    pairs: Sequence[tuple[messages.MetricMessage | messages.LogMetricRequest, Any]],
+    pairs: Iterable[tuple[messages.MetricMessage | messages.LogMetricRequest, Metric]],
 ) -> list[ModelMetric]:
     return [
         ModelMetric(message.model_id, metric, message.dataset_name, message.dataset_digest)

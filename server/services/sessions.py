@@ -50,7 +50,11 @@ class Sessions:
         session = await self._database.read(
             lambda transaction: sessions.find_valid(transaction, digest, now_ms)
         )
-        principal = None if session is None else Principal(session.principal, session.role, is_session=True)
+        principal = None
+        if session is not None:
+            principal = Principal(
+                session.principal, session.role, is_session=True, experiments=session.experiments
+            )
         if len(self._believed) >= _LARGEST_CACHE:
             self._believed.clear()
         self._believed[digest] = (now + _BELIEVED_SECONDS, principal)

@@ -14,7 +14,7 @@ from server.domain.overflow_files import OWN_FOLDER
 from server.journal.overflow import OverflowFile, list_files
 from server.protocol import operations as messages
 from server.services.identity import get_run
-from server.store import metrics, runs, upstream_ids
+from server.store import histories, run_data, runs, upstream_ids
 from server.store.upstream_ids import RunIds
 from server.upstream.artifacts import UpstreamArtifacts
 from server.upstream.failures import UpstreamFailure
@@ -171,8 +171,8 @@ def _load(transaction: Transaction, run_id: str) -> _Here:
         key: upstream_ids.upstream_tag_value(transaction, key, value)
         for key, value in runs.list_tags(transaction, [info.run_pk]).get(info.run_pk, [])
     }
-    for point in metrics.list_latest(transaction, [info.run_pk]).get(info.run_pk, []):
-        here.points[point[0]] = metrics.list_points(transaction, info.run_pk, point[0], offset=0, limit=2**62)
+    for _, key, *_ in run_data.list_metrics(transaction, [info.run_pk]).get(info.run_pk, []):
+        here.points[key] = histories.list_points(transaction, info.run_pk, key, limit=2**62)
     for path, size_bytes, md5 in transaction.rows(
         "SELECT artifacts.path, artifacts.size_bytes, artifacts.md5 FROM artifacts"
         " JOIN artifact_roots ON artifact_roots.root_id = artifacts.root_id WHERE artifact_roots.run_pk = ?",

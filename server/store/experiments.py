@@ -50,6 +50,16 @@ def lane_of(transaction: Transaction, experiment_id: int) -> int:
     )
 
 
+def lane_place_of(transaction: Transaction, experiment_id: int) -> tuple[int, int, int]:
+    """The experiment's lane, its last position and the one it has settled."""
+    lane_id, last_position, settled_position = transaction.rows(
+        "SELECT lanes.lane_id, lanes.last_position, lanes.settled_position FROM experiments"
+        " JOIN lanes ON lanes.lane_id = experiments.lane_id WHERE experiments.experiment_id = ?",
+        (experiment_id,),
+    )[0]
+    return lane_id, last_position, settled_position
+
+
 def upstream_name_is_taken(transaction: Transaction, name: str) -> bool:
     """Whether an experiment here is already delivered, or to be delivered, under this name."""
     return bool(transaction.rows("SELECT 1 FROM experiments WHERE upstream_name = ?", (name,)))

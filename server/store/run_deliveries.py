@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.database.engine import Transaction
+from server.domain.name_patterns import NamePatterns
+from server.store.name_patterns import condition_on
 
 _COLUMNS = (
     "SELECT runs.run_pk, runs.run_id, runs.name, runs.experiment_id, experiments.name, runs.status,"
@@ -34,9 +36,18 @@ class RunDelivery:
 
 
 def list_run_deliveries(
-    transaction: Transaction, *, undelivered: bool, pattern: str, offset: int, limit: int
+    transaction: Transaction,
+    *,
+    undelivered: bool,
+    pattern: str,
+    offset: int,
+    limit: int,
+    visible: NamePatterns | None = None,
 ) -> list[RunDelivery]:
-    """Runs, the latest first; `pattern` is a run id or part of a name."""
+    """Runs, the latest first; `pattern` is a run id or part of a name.
+
+    Where `visible` is given, only those of experiments of such a name are there.
+    """
     conditions: list[str] = []
     parameters: list[Any] = []
     if undelivered:
@@ -44,6 +55,10 @@ def list_run_deliveries(
     if pattern:
         conditions.append(_MATCHING)
         parameters += [pattern, f"%{_escaped(pattern.lower())}%"]
+    if visible is not None:
+        condition, operands = condition_on("experiments.name", visible, is_postgres=transaction.is_postgres)
+        conditions.append(condition)
+        parameters += operands
     where = f" WHERE{' AND'.join(conditions)}" if conditions else ""
     rows = transaction.rows(
         f"{_COLUMNS}{where} ORDER BY runs.run_pk DESC LIMIT ? OFFSET ?", [*parameters, limit, offset]

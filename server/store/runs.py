@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.database.engine import Transaction
+from server.database.together import Together
+from server.database.together import insert as insert_rows
 from server.domain.entities import LifecycleStage, RunInfo, RunStatus
 
 STAGE = (
@@ -25,6 +27,13 @@ STAGE = (
 
 _INFO = (
     f"run_pk, run_id, experiment_id, name, user_id, status, start_time_ms, end_time_ms, artifact_uri, {STAGE}"
+)
+
+_INSERT_TAG = insert_rows("tags", {"run_pk": "BIGINT", "key": "TEXT", "value": "TEXT"})
+_OWN_LANE = Together(
+    "UPDATE lanes SET subject_id = ? WHERE lane_id = ?",
+    "UPDATE lanes SET subject_id = column1 FROM {given} WHERE lane_id = column2",
+    ("BIGINT", "BIGINT"),
 )
 
 
@@ -182,12 +191,11 @@ def insert(transaction: Transaction, run: NewRun, *, data_lane: int, artifact_la
             ),
         )[0][0]
     )
-    transaction.run_many(
-        "INSERT INTO tags (run_pk, key, value) VALUES (?, ?, ?)",
-        [(run_pk, key, value) for key, value in run.tags],
-    )
-    transaction.run(
-        "UPDATE lanes SET subject_id = ? WHERE lane_id IN (?, ?)", (run_pk, data_lane, artifact_lane)
+    transaction.run_all(
+        [
+            (_INSERT_TAG, [(run_pk, key, value) for key, value in run.tags]),
+            (_OWN_LANE, [(run_pk, data_lane), (run_pk, artifact_lane)]),
+        ]
     )
     return run_pk
 

@@ -1,18 +1,26 @@
-"""Structured logs on stderr, as lines for people or as JSON. Secrets are taken out on the way."""
+"""Structured logs on stderr, as lines for people or as JSON.
+
+Everything goes the same way, what libraries say too. Secrets are taken out on the way, and what comes from
+outside can neither begin a line of its own nor tell a terminal what to do.
+"""
 
 import logging
 import re
 import sys
 from collections.abc import MutableMapping
 from contextlib import suppress
+from io import StringIO
+from textwrap import indent
 from typing import Any, TextIO, cast
 
 import structlog
 
-_SECRETS = re.compile(
-    r"(?i)(sig=|bearer\s+|basic\s+|sharedaccesssignature[="
-    r" ]|accountkey=|mlp_[0-9a-f]{12}_)[A-Za-z0-9%+/=._\-~]+"
-)
+from server.domain.redaction import redact
+
+# Control characters, C1 and the Unicode line ends included, that a terminal or a reader of lines would obey.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_UNPRINTABLE_IN_TRACES = re.compile(_UNPRINTABLE.pattern.replace(r"\x00-\x1f", r"\x00-\x09\x0b-\x1f"))
+_INDENT = "    "
 
 
 def configure_logs(*, as_json: bool, level: str) -> None:
@@ -22,13 +30,13 @@ def configure_logs(*, as_json: bool, level: str) -> None:
         renderer = structlog.processors.JSONRenderer()
     else:
         renderer = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            colors=sys.stderr.isatty(), exception_formatter=_write_indented_trace
         )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info if as_json else _keep,
+            structlog.processors.format_exc_info if as_json else _escape_values,
             renderer,
             _redact,
         ],
@@ -36,7 +44,7 @@ def configure_logs(*, as_json: bool, level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Unfailing(sys.stderr))),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[_Forwarder()], force=True)
     # Both log every request with its URL, and a URL can carry a signature.
     for name in ("httpx", "azure"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -60,15 +68,35 @@ class _Unfailing:
             self._file.flush()
 
 
-def redact(text: str) -> str:
-    """The text without signatures, tokens and keys."""
-    return _SECRETS.sub(r"\1[redacted]", text)
-
-
 def _redact(_logger: Any, _method: str, line: Any) -> str:
     # After rendering: fields inside fields and tracebacks are text only then.
     return redact(str(line))
 
 
-def _keep(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _escape_values(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The event with its texts on one line each. JSON does this by itself."""
+    for name, value in event.items():
+        if isinstance(value, str) and _UNPRINTABLE.search(value):
+            event[name] = _UNPRINTABLE.sub(_escape, value)
     return event
+
+
+def _write_indented_trace(file: TextIO, exc_info: Any) -> None:
+    """A traceback none of whose lines looks like the beginning of an event, whatever the error quotes."""
+    buffer = StringIO()
+    structlog.dev.plain_traceback(buffer, exc_info)
+    file.write(indent(_UNPRINTABLE_IN_TRACES.sub(_escape, buffer.getvalue()), _INDENT))
+
+
+def _escape(match: re.Match[str]) -> str:
+    return match.group().encode("unicode_escape").decode()
+
+
+class _Forwarder(logging.Handler):
+    """Hands what libraries log to our own way of logging."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log the record as an event."""
+        structlog.get_logger(record.name).log(
+            record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info
+        )

@@ -70,6 +70,13 @@ class Telemetry:
                 "spool_bytes": "Bytes of artifacts not yet delivered.",
                 "spool_limit_bytes": "Most bytes of artifacts not yet delivered.",
                 "wal_bytes": "Size of SQLite's write-ahead log.",
+                "store_bytes": "Size of the database and of the spool.",
+                "disk_free_bytes": "Free bytes of the data folder's disk.",
+                "disk_total_bytes": "Size of the data folder's disk.",
+                "disk_headroom_bytes": "Bytes that must stay free; below, /health/ready says no.",
+                "disk_days_until_full": "Days until the headroom begins, at the growth of late; +Inf: never.",
+                "workspace_reachable": "1 if the last exchange with the workspace went well, else 0.",
+                "last_success_timestamp_seconds": "When an exchange with the workspace last went well.",
                 "token_expiry_seconds": "Life left in the Azure token.",
                 "token_refresh_failures_total": "Failed renewals of the Azure token.",
             }.items()

@@ -10,7 +10,7 @@ import logging
 import os
 import ssl
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from time import perf_counter
 from typing import Any, Protocol
@@ -32,6 +32,7 @@ from server.upstream.failures import (
 USER_AGENT = f"mlflow-azureml-proxy/{__version__}"
 _READ_METHODS = frozenset({"GET", "HEAD"})
 _NO_ANSWER = 0
+_REQUEST_ID = "x-ms-client-request-id"
 # Each piece of an answer has a time limit of its own in httpx; a trickle of pieces would have none. Less
 # than a lease lasts, so that a call ends while its lane is still ours.
 LONGEST_CALL_SECONDS = 90.0
@@ -64,7 +65,19 @@ class Unhindered:
         """Change nothing."""
 
 
-def create_http_client() -> httpx.AsyncClient:
+class CallTrace(Protocol):
+    """What traces calls."""
+
+    def headers(self) -> dict[str, str]:
+        """What tells the other end which span its call belongs to."""
+        ...
+
+    def note_call(self, method: str, path: str, request_id: str) -> None:
+        """A call goes out, under this `x-ms-client-request-id`."""
+        ...
+
+
+def create_http_client(trace: CallTrace | None = None) -> httpx.AsyncClient:
     """The one client that all of this package shares; the caller closes it.
 
     Loopback hosts are reached directly, everything else through the usual proxy variables.
@@ -78,6 +91,7 @@ def create_http_client() -> httpx.AsyncClient:
         limits=httpx.Limits(max_connections=32, max_keepalive_connections=16, keepalive_expiry=30.0),
         verify=_trust(),
         trust_env=True,
+        event_hooks={} if trace is None else {"request": [_telling(trace)]},
         mounts={"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None},
     )
 
@@ -139,7 +153,7 @@ class Channel:
         headers = {
             "accept": "application/json",
             "user-agent": USER_AGENT,
-            "x-ms-client-request-id": str(uuid.uuid4()),
+            _REQUEST_ID: str(uuid.uuid4()),
         }
         if content is not None:
             headers["content-type"] = content_type or "application/json"
@@ -219,6 +233,14 @@ class Channel:
         if _origin_of(target) != self._origin or target.userinfo:
             raise refused_here(f"the token is not sent to {target.host!r}", "FOREIGN_HOST")
         return target
+
+
+def _telling(trace: CallTrace) -> Callable[[httpx.Request], Awaitable[None]]:
+    async def tell(request: httpx.Request) -> None:
+        request.headers.update(trace.headers())
+        trace.note_call(request.method, request.url.path, request.headers.get(_REQUEST_ID, ""))
+
+    return tell
 
 
 def _quiet_loggers() -> None:

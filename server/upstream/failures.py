@@ -9,7 +9,6 @@ The workspace's own words are kept for the operator, cut and free of secrets.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from server.domain import redaction
 from server.domain.verdicts import Verdict
 from server.domain.workspace_limits import LimitRefusal
 from server.upstream.limit_refusals import recognise_limit
@@ -38,26 +38,6 @@ _OUR_STANDING = frozenset(
 )
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 _NEVER_SENDABLE = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
-
-_SECRETS = (
-    (re.compile(r"(?i)\b(sig|skoid|sktid)=[^&\s\"'<>]+"), r"\1=***"),
-    (
-        re.compile(
-            r"(?i)\b(authorization[\"']?\s*[:=]\s*[\"']?)"
-            r"(?:(?:bearer|basic|digest|negotiate|sharedkey\w*)\s+)?[^\s\"',]+"
-        ),
-        r"\1***",
-    ),
-    (re.compile(r"(?i)\bbearer\s+(?!token\b)[^\s\"',]+"), "Bearer ***"),
-    (re.compile(r"\beyJ[\w-]{5,}(\.[\w-]*)*"), "***"),
-    (
-        re.compile(
-            r"(?i)\b(accountkey|sharedaccess(?:key|signature)|client_secret|client_assertion|access_token"
-            r"|refresh_token|password|secret|x-identity-header)([\"']?\s*[:=]\s*[\"']?)[^\s\"',;&]+"
-        ),
-        r"\1\2***",
-    ),
-)
 
 
 class UpstreamFailure(Exception):  # noqa: N818 - the project's word: a failure carries a verdict
@@ -208,9 +188,7 @@ def parse_retry_after(value: str | None, *, now_ms: int) -> timedelta | None:
 
 def redact(text: str) -> str:
     """`text` without signatures, tokens and passwords, cut to a length that can be stored and shown."""
-    text = text[: 4 * LONGEST_MESSAGE]
-    for pattern, replacement in _SECRETS:
-        text = pattern.sub(replacement, text)
+    text = redaction.redact(text[: 4 * LONGEST_MESSAGE])
     return text if len(text) <= LONGEST_MESSAGE else text[: LONGEST_MESSAGE - 1] + "…"
 
 

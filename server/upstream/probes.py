@@ -25,6 +25,7 @@ from server.domain.clock import Clock
 from server.domain.entities import RunStatus
 from server.domain.findings import Finding, Outcome
 from server.upstream.artifacts import UpstreamArtifacts
+from server.upstream.blobs import SasRefusedError
 from server.upstream.connection import Connection
 from server.upstream.credentials import CredentialError, TokenSource
 from server.upstream.experiments import UpstreamExperiments
@@ -36,6 +37,11 @@ EXPERIMENT = "mlproxy-doctor"
 _ROLE_ADVICE = (
     "Give the identity the role 'AzureML Data Scientist' on the workspace (it may take minutes to apply), and"
     " check that MLPROXY_WORKSPACE names the workspace you mean."
+)
+_STORAGE_ADVICE = (
+    "The workspace lets us in, and its storage account does not: allow this machine's network in the"
+    " account's firewall, or give it a private endpoint; no policy may forbid signed addresses (shared access"
+    " signatures)."
 )
 _MOST_SKEW = timedelta(minutes=4)
 _VISIBLE_WITHIN_SECONDS = 20.0
@@ -266,10 +272,13 @@ async def _guarded(name: str, check: Callable[[], Awaitable[Finding]]) -> Findin
     try:
         return await check()
     except UpstreamFailure as failure:
-        return Finding(name, Outcome.FAILED, f"{failure.code}: {failure.message}", _advice_for(failure))
+        words = " ".join(f"{failure.code}: {failure.message}".split())
+        return Finding(name, Outcome.FAILED, words, _advice_for(failure))
 
 
 def _advice_for(failure: UpstreamFailure) -> str:
+    if isinstance(failure, SasRefusedError):
+        return _STORAGE_ADVICE
     match failure.status:
         case 401:
             return (

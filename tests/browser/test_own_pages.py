@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -106,6 +107,43 @@ def test_in_trouble_the_page_says_what_and_for_whom(
     visit.save("sync-trouble")
     assert "Clients are not affected" in visit.text
     assert "not reachable" in visit.text
+
+
+def test_a_throttled_workspace_is_no_failure(
+    visit: Visit, client: httpx.Client, workspace: EmulatorProcess
+) -> None:
+    """The page says that it waits, and how long; that is nobody's trouble."""
+    workspace.add_fault(match=".*", effect="status", status=429, headers={"Retry-After": "15"}, times=1)
+    log_run(client, "a run that is asked to wait")
+    visit.open("sync", "The workspace asks us to wait", "calls/s")
+    visit.save("sync-throttled")
+    visit.page.get_by_text("All is well").wait_for(timeout=60_000)
+
+
+def test_a_disk_that_is_nearly_full_comes_first(browser: Any, tmp_path: Path) -> None:
+    """What is left, what is wanted and which setting says so."""
+    with ServerProcess.start(tmp_path, MLPROXY_MIN_FREE_BYTES=2**60) as server:
+        for visit in visiting(browser, server.url):
+            visit.open("sync", "The disk is nearly full", "MLPROXY_MIN_FREE_BYTES")
+            visit.save("sync-disk")
+            assert not visit.page.get_by_role("button", name="Log out").is_visible()
+
+
+def test_a_person_sees_who_they_are_and_logs_out(
+    browser: Any, server: ServerProcess, key: str, client: httpx.Client
+) -> None:
+    """The page goes back to the login, the login leads here again, and the cookie is worth nothing."""
+    for visit in visiting(browser, server.url, key=key):
+        visit.open("sync", "operator (admin)")
+        cookie = visit.page.context.cookies()[0]
+        visit.page.get_by_role("button", name="Log out").click()
+        visit.page.wait_for_url("**/login?next=%2Fsync")
+        kept = httpx.get(f"{server.url}{OWN}/me", cookies={cookie["name"]: cookie["value"]}, trust_env=False)
+        assert kept.status_code == 401
+        visit.page.get_by_label("API key").fill(key)
+        visit.page.get_by_role("button", name="Log in").click()
+        visit.page.wait_for_url("**/sync")
+        visit.page.get_by_text("operator (admin)").wait_for()
 
 
 def test_a_parked_entry_is_retried_from_the_page(

@@ -18,12 +18,13 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class MainJob:
-    """One training that has been delivered: what the client logged, and both servers."""
+    """One training that has been delivered: what the client logged, with which key, and both servers."""
 
     record: Record
     runs: list[Record]
     server: ServerProcess
     emulator: EmulatorProcess
+    key_name: str
 
 
 @pytest.fixture(scope="module")
@@ -77,4 +78,4 @@ def main_job(
     assert drained.stdout.strip() == "Everything is delivered."
     record = json.loads(record_file.read_text())
     runs = [run for top in record["runs"] for run in [top, *top["children"]]]
-    return MainJob(record, runs, server, emulator)
+    return MainJob(record, runs, server, emulator, request.param)

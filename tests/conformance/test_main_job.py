@@ -5,6 +5,7 @@ from collections import Counter
 from tests.conformance.conftest import MainJob
 from tests.support.workspace import PARENT_TAG, WorkspaceRun, point, run_of, runs_of
 
+USER_TAG = "mlproxy.user"
 SET_BY_CLIENT = ("mlflow.user", "mlflow.source.", "mlflow.runName", "mlflow.log-model.history")
 
 
@@ -38,7 +39,7 @@ def test_params_arrive(main_job: MainJob) -> None:
 
 
 def test_final_tags_arrive(main_job: MainJob) -> None:
-    """The workspace holds the last value of every tag that was set, and none that was deleted."""
+    """The last value of every tag that was set, none that was deleted, and whose key made the run."""
     for run in main_job.runs:
         tags = _workspace(main_job, run).tags
         own = {
@@ -46,7 +47,7 @@ def test_final_tags_arrive(main_job: MainJob) -> None:
             for key, value in tags.items()
             if not key.startswith(SET_BY_CLIENT) and key != PARENT_TAG
         }
-        assert own == run["tags"]
+        assert own == {**run["tags"], USER_TAG: main_job.key_name}
         assert tags["mlflow.runName"] == run["name"]
         assert not set(run["deleted_tags"]) & set(tags)
 

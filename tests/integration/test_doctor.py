@@ -125,6 +125,27 @@ def test_storage_that_is_closed_to_us(emulator: EmulatorProcess, tmp_path: Path)
     code, findings = examined(prepared(emulator, tmp_path))
     shown = outcomes(findings)
     assert (code, shown["metrics"], shown["artifacts"], shown["end of run"]) == (1, "ok", "failed", "ok")
+    assert "firewall" in findings["artifacts"]["advice"]
+
+
+def test_a_workspace_whose_name_is_wrong(emulator: EmulatorProcess, tmp_path: Path) -> None:
+    """The address answers and knows no such workspace: the setting is named, and nothing is written."""
+    misspelt = emulator.tracking_uri.replace("workspaces/emulator", "workspaces/emulaor")
+    code, findings = examined(prepared(emulator, tmp_path, MLPROXY_WORKSPACE=misspelt))
+    assert (code, outcomes(findings)["identity"], outcomes(findings)["workspace"]) == (1, "ok", "failed")
+    assert outcomes(findings)["experiment"] == "skipped"
+    assert "MLPROXY_WORKSPACE" in findings["workspace"]["advice"]
+
+
+def test_a_data_folder_that_takes_no_file(tmp_path: Path) -> None:
+    """Where nothing can be kept, a sentence says so, here and at a start."""
+    server = ServerProcess.prepare(tmp_path, MLPROXY_DATA_DIR="/proc/nowhere")
+    code, findings = examined(server)
+    assert (code, outcomes(findings)) == (1, {"start": "failed"})
+    assert "MLPROXY_DATA_DIR" in findings["start"]["found"]
+    started = server.cli("serve")
+    assert started.returncode == 1
+    assert "Traceback" not in started.stderr
 
 
 def test_a_workspace_that_refuses_our_run_ids(emulator: EmulatorProcess, tmp_path: Path) -> None:

@@ -159,6 +159,36 @@ def test_pages_join_without_gap_or_overlap(database):
     assert pages == [([1, 3, 2], True), ([4], False), ([], False)]
 
 
+def test_values_that_begin_alike_are_told_apart(database):
+    """What the index holds of a value is its beginning; the rest counts as well, in names and tags too."""
+    alike = "x" * 64
+    with database.begin_nested() as savepoint:
+        add(database, schema.params, [{"run_pk": 1, "key": "long", "value": alike + "a"}])
+        add(database, schema.params, [{"run_pk": 2, "key": "long", "value": alike + "b"}])
+        add(database, schema.tags, [{"run_pk": 3, "key": "long", "value": alike}])
+        assert runs_found(database, f"params.long = '{alike}a'") == [1]
+        assert runs_found(database, f"params.long = '{alike}'") == []
+        assert runs_found(database, f"params.long = '{alike}a' AND params.p = 'ABC'") == []
+        assert runs_found(database, f"tags.long = '{alike}'") == [3]
+        assert runs_found(database, f"run_name = 'Alpha{alike}'") == []
+        savepoint.rollback()
+
+
+def test_few_runs_are_looked_up_only_in_the_experiments_asked_for(database):
+    """What another experiment's run holds, or a deleted run's, finds it only where it is asked for."""
+    assert runs_found(database, "run_name = 'other'") == []
+    assert runs_found(database, "run_name = 'other'", experiment_ids=[2]) == [6]
+    assert runs_found(database, "run_name = 'delta'") == []
+    assert runs_found(database, "run_name = 'delta'", view=ViewType.ALL) == [5]
+
+
+@pytest.mark.parametrize("order", [["metrics.m"], ["metrics.m DESC", "params.p"]])
+def test_a_key_that_is_filtered_and_sorted_by_is_both(database, order):
+    """One look at a run's row serves the condition and the order, NaN and missing values as ever."""
+    found = runs_found(database, "metrics.m != 5 AND params.p IS NOT NULL", order=order)
+    assert found == ([2, 1, 3] if len(order) == 1 else [1, 2, 3])
+
+
 def test_the_largest_search_allowed_still_runs(database):
     """Two hundred conditions and thirty sort keys are within what both databases take."""
     text = " AND ".join([f"params.p{i} IS NULL" for i in range(199)] + ["metrics.m != 5"])

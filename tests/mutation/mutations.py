@@ -141,6 +141,11 @@ MUTATIONS = (
                 'suffix = " ORDER BY lane_id FOR UPDATE" if transaction.is_postgres else ""',
                 'suffix = ""',
             ),
+            Edit(
+                "server/commit/run_state.py",
+                '    " ORDER BY lane_id FOR UPDATE"\n',
+                '    " ORDER BY lane_id"\n',
+            ),
         ),
         (f"{D}postgres/test_two_replicas.py",),
     ),

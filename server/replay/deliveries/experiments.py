@@ -7,20 +7,27 @@ from server.commit.writer import Work
 from server.database.engine import Database, Transaction
 from server.domain import failpoints
 from server.domain.entities import LifecycleStage
-from server.domain.operations import CreateExperiment, DeleteExperiment, RestoreExperiment, SetExperimentTag
+from server.domain.operations import (
+    CreateExperiment,
+    DeleteExperiment,
+    PurgeRun,
+    RestoreExperiment,
+    SetExperimentTag,
+)
 from server.domain.verdicts import Verdict
 from server.domain.workspace_limits import LimitRefusal
 from server.journal.batches import Batch
 from server.journal.contents import Contents
 from server.journal.leases import Lane
 from server.replay.deliveries.delivery import Division
+from server.replay.deliveries.purges import Purges
 from server.replay.turns import LaneWriter
 from server.store import experiments, upstream_ids
 from server.store.upstream_ids import ExperimentIds
 from server.upstream.experiments import UpstreamExperiments
 from server.upstream.failures import UpstreamFailure
 
-ExperimentOperation = CreateExperiment | DeleteExperiment | RestoreExperiment | SetExperimentTag
+ExperimentOperation = CreateExperiment | DeleteExperiment | RestoreExperiment | SetExperimentTag | PurgeRun
 
 
 _STAGE_AFTER = {
@@ -32,10 +39,13 @@ _STAGE_AFTER = {
 class ExperimentDelivery:
     """Delivers an experiment's lane."""
 
-    def __init__(self, *, database: Database, writer: LaneWriter, experiments: UpstreamExperiments) -> None:
+    def __init__(
+        self, *, database: Database, writer: LaneWriter, experiments: UpstreamExperiments, purges: Purges
+    ) -> None:
         self._database = database
         self._writer = writer
         self._experiments = experiments
+        self._purges = purges
 
     async def send(self, lane: Lane, batch: Batch, contents: Contents) -> None:
         """Send one operation."""
@@ -53,6 +63,8 @@ class ExperimentDelivery:
                     await self._experiments.restore(_known(ids))
             case SetExperimentTag():
                 await self._experiments.set_tag(_known(ids), operation.key, operation.value)
+            case PurgeRun():
+                await self._purges.send(operation)
             case _:
                 assert_never(operation)
 

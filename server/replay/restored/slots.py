@@ -18,6 +18,7 @@ from server.domain.operations import (
     LogParam,
     LogPoint,
     Operation,
+    PurgeRun,
     RestoreExperiment,
     RestoreRun,
     SetExperimentTag,
@@ -63,6 +64,7 @@ def slots_of(operation: Operation) -> tuple[Slot, ...]:
             return (("version", version),)
         case (
             CreateExperiment()
+            | PurgeRun()
             | CreateRun()
             | LogParam()
             | LogPoint()

@@ -3,7 +3,13 @@
 from typing import assert_never
 
 from server.domain.entities import LifecycleStage
-from server.domain.operations import CreateExperiment, DeleteExperiment, RestoreExperiment, SetExperimentTag
+from server.domain.operations import (
+    CreateExperiment,
+    DeleteExperiment,
+    PurgeRun,
+    RestoreExperiment,
+    SetExperimentTag,
+)
 from server.journal.barriers import ALL_RUNS_SETTLED
 from server.services.retrying.judgements import (
     Ground,
@@ -15,7 +21,7 @@ from server.services.retrying.judgements import (
 )
 from server.store import experiments
 
-ExperimentOperation = CreateExperiment | DeleteExperiment | RestoreExperiment | SetExperimentTag
+ExperimentOperation = CreateExperiment | DeleteExperiment | RestoreExperiment | SetExperimentTag | PurgeRun
 
 
 def judge_experiment_operation(ground: Ground, operation: ExperimentOperation) -> Judgement:
@@ -25,7 +31,7 @@ def judge_experiment_operation(ground: Ground, operation: ExperimentOperation) -
         return Unsendable("The experiment is not in the store.")
     is_deleted = experiment.lifecycle_stage is LifecycleStage.DELETED
     match operation:
-        case CreateExperiment():
+        case CreateExperiment() | PurgeRun():
             return Resend(operation)
         case DeleteExperiment():
             if not is_deleted:

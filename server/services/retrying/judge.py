@@ -18,6 +18,7 @@ from server.domain.operations import (
     LogParam,
     LogPoint,
     Operation,
+    PurgeRun,
     RestoreExperiment,
     RestoreRun,
     SetExperimentTag,
@@ -39,7 +40,7 @@ from server.services.retrying.runs import judge_run_operation
 def judge(ground: Ground, subject_id: int, operation: Operation) -> Judgement:
     """What to do with a parked operation; `subject_id` is what its lane belongs to."""
     match operation:
-        case CreateExperiment() | DeleteExperiment() | RestoreExperiment() | SetExperimentTag():
+        case CreateExperiment() | DeleteExperiment() | RestoreExperiment() | SetExperimentTag() | PurgeRun():
             return judge_experiment_operation(ground, operation)
         case (
             CreateRun()

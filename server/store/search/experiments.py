@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, not_, select
+from sqlalchemy import ColumnElement, Connection, and_, exists, not_, or_, select
 
 from server.database.schema import experiment_tags, experiments
 from server.domain.entities import ViewType
+from server.domain.name_patterns import NamePatterns
 from server.protocol.search.terms import Comparison, Entity, Operator, Order
+from server.store.name_patterns import ESCAPE, glob_operands, like_operands
 from server.store.search.conditions import Conditions
 from server.store.search.lifecycles import STAGES
 from server.store.search.pages import read_page
@@ -32,8 +34,11 @@ def find_experiments(
     order: Sequence[Order],
     offset: int,
     limit: int,
+    visible: NamePatterns | None = None,
 ) -> tuple[list[int], bool]:
     """The experiments that meet every filter, in order, and whether there are more.
+
+    Where `visible` is given, only those of such a name are there.
 
     Without an order the newest come first, then by id. With one, ties go to the highest id.
     """
@@ -43,11 +48,19 @@ def find_experiments(
         .where(
             experiments.c.lifecycle_stage.in_(STAGES[view]),
             *(_condition(conditions, comparison) for comparison in filters),
+            *([] if visible is None else [_has_name_like(connection.dialect.name, visible)]),
         )
         .order_by(*_sorting(order or _DEFAULT_ORDER))
     )
     rows, has_more = read_page(connection, query, offset=offset, limit=limit)
     return [row.experiment_id for row in rows], has_more
+
+
+def _has_name_like(dialect: str, names: NamePatterns) -> ColumnElement[bool]:
+    name = experiments.c.name
+    if dialect == "postgresql":
+        return or_(*(name.like(operand, escape=ESCAPE) for operand in like_operands(names)))
+    return or_(*(name.op("GLOB", is_comparison=True)(operand) for operand in glob_operands(names)))
 
 
 def _condition(conditions: Conditions, comparison: Comparison) -> ColumnElement[bool]:

@@ -1,21 +1,25 @@
 """Finding runs.
 
 A condition on a metric, param, tag or dataset is an `EXISTS` that the index on (run, key) answers. A
-sort key is an outer join, so that runs without it stay and come last.
+sort key is an outer join, so that runs without it stay and come last; where a condition asks for the same
+key, one join serves both. Where `candidates` knows the few runs that a condition leaves, only these are
+looked at.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     FromClause,
-    Select,
     Table,
     and_,
     case,
     exists,
+    literal_column,
     not_,
     select,
 )
@@ -23,8 +27,9 @@ from sqlalchemy import (
 from server.database.schema import dataset_input_tags, dataset_inputs, datasets, params, runs, series, tags
 from server.domain.entities import ViewType
 from server.protocol.search.terms import Comparison, Entity, Operator, Order
+from server.store.search.candidates import find_candidates
 from server.store.search.conditions import Conditions
-from server.store.search.lifecycles import run_stage_condition
+from server.store.search.lifecycles import STAGES, run_stage_condition
 from server.store.search.pages import read_page
 
 _CONTEXT_TAG = "mlflow.data.context"
@@ -58,19 +63,49 @@ def find_runs(
     if not experiment_ids:
         return [], False
     conditions = Conditions(dialect=connection.dialect.name)
-    query = select(runs.c.run_pk).where(
-        runs.c.experiment_id.in_(experiment_ids),
-        run_stage_condition(connection, experiment_ids, view),
-        *_conditions(conditions, filters),
+    source, sorting = _sorting(order, _newest_first(connection, experiment_ids))
+    query = (
+        select(runs.c.run_pk)
+        .where(
+            *_among(connection, experiment_ids, filters),
+            run_stage_condition(connection, experiment_ids, view),
+            *_conditions(conditions, filters, source),
+        )
+        .select_from(source.tables)
+        .order_by(*sorting)
     )
-    rows, has_more = read_page(connection, _sorted(query, order), offset=offset, limit=limit)
+    rows, has_more = read_page(connection, query, offset=offset, limit=limit)
     return [row.run_pk for row in rows], has_more
 
 
-def _conditions(conditions: Conditions, filters: Sequence[Comparison]) -> Iterator[ColumnElement[bool]]:
+def _among(
+    connection: Connection, experiment_ids: Sequence[int], filters: Sequence[Comparison]
+) -> Iterator[ColumnElement[bool]]:
+    """The runs to look at: those of the experiments, or the few of them that can match at all."""
+    few = find_candidates(connection, experiment_ids, filters)
+    if few is None:
+        yield runs.c.experiment_id.in_(experiment_ids)
+        return
+    yield runs.c.run_pk.in_(few)
+    # With a sign it is not what the index holds, which SQLite, not knowing how few they are, might prefer.
+    yield literal_column("+runs.experiment_id", BigInteger()).in_(experiment_ids)
+
+
+@dataclass(slots=True)
+class _Source:
+    """What is selected from: `runs`, joined with a table for each key that is sorted by."""
+
+    tables: FromClause
+    joined: dict[tuple[Entity, str], FromClause]
+
+
+def _conditions(
+    conditions: Conditions, filters: Sequence[Comparison], source: _Source
+) -> Iterator[ColumnElement[bool]]:
     # A run has a key once, so all conditions on it are one look at one row.
     present: dict[tuple[Entity, str], list[Comparison]] = {}
-    for comparison in filters:
+    # A metric's row takes two looks to find, a param's or tag's one.
+    for comparison in sorted(filters, key=lambda each: each.entity is Entity.METRIC):
         if comparison.entity is Entity.ATTRIBUTE:
             yield conditions.compare(_COLUMNS[comparison.key], comparison)
         elif comparison.entity is Entity.DATASET:
@@ -80,24 +115,28 @@ def _conditions(conditions: Conditions, filters: Sequence[Comparison]) -> Iterat
         else:
             present.setdefault((comparison.entity, comparison.key), []).append(comparison)
     for (entity, key), comparisons in present.items():
-        table = _KEYED[entity]
-        yield exists().where(
-            _has_key(table, key),
-            *(
-                _value_condition(conditions, table, comparison)
-                for comparison in comparisons
-                if comparison.operator is not Operator.IS_NOT_NULL
-            ),
-        )
+        joined = source.joined.get((entity, key))
+        table = _KEYED[entity] if joined is None else joined
+        values = [
+            _value_condition(conditions, entity, table, comparison)
+            for comparison in comparisons
+            if comparison.operator is not Operator.IS_NOT_NULL
+        ]
+        if joined is None:
+            yield exists().where(_has_key(table, key), *values)
+        else:
+            yield and_(table.c.run_pk.is_not(None), *values)
 
 
 def _has_key(table: FromClause, key: str) -> ColumnElement[bool]:
     return and_(table.c.run_pk == runs.c.run_pk, table.c.key == key)
 
 
-def _value_condition(conditions: Conditions, table: Table, comparison: Comparison) -> ColumnElement[bool]:
-    if table is series:
-        return conditions.compare_metric(series.c.latest_value, series.c.latest_is_nan, comparison)
+def _value_condition(
+    conditions: Conditions, entity: Entity, table: FromClause, comparison: Comparison
+) -> ColumnElement[bool]:
+    if entity is Entity.METRIC:
+        return conditions.compare_metric(table.c.latest_value, table.c.latest_is_nan, comparison)
     return conditions.compare(table.c.value, comparison)
 
 
@@ -117,21 +156,46 @@ def _dataset_condition(conditions: Conditions, comparison: Comparison) -> Column
     )
 
 
-def _sorted(query: Select[Any], order: Sequence[Order]) -> Select[Any]:
-    source: FromClause = runs
+def _newest_first(connection: Connection, experiment_ids: Sequence[int]) -> ColumnElement[Any]:
+    """By the latest start, runs without one last: written so that the index on runs gives this order.
+
+    Postgres' index has them at its end, which is where it begins to read for the latest: it can be used only
+    where no run is without a start.
+    """
+    newest = runs.c.start_time_ms.desc()
+    if connection.dialect.name == "sqlite":
+        return newest
+    without_start = select(runs.c.run_pk).where(
+        runs.c.experiment_id.in_(experiment_ids),
+        runs.c.lifecycle_stage.in_(STAGES[ViewType.ALL]),
+        runs.c.start_time_ms.is_(None),
+    )
+    has_some = connection.execute(without_start.limit(1)).first() is not None
+    return newest.nulls_last() if has_some else newest
+
+
+def _sorting(
+    order: Sequence[Order], newest_first: ColumnElement[Any]
+) -> tuple[_Source, list[ColumnElement[Any]]]:
+    source = _Source(runs, {})
     sorting: list[ColumnElement[Any]] = []
     for key in order:
         if key.entity is Entity.ATTRIBUTE:
             value: ColumnElement[Any] = _COLUMNS[key.key]
             rank: ColumnElement[int] = case((value.is_(None), 1), else_=0)
         else:
-            keyed = _KEYED[key.entity].alias()
-            source = source.outerjoin(keyed, _has_key(keyed, key.key))
-            value, rank = _joined_value(keyed, key.entity)
+            value, rank = _joined_value(_join(source, key), key.entity)
         sorting += [rank, value.asc() if key.ascending else value.desc()]
     if not any(key.entity is Entity.ATTRIBUTE and key.key == "start_time" for key in order):
-        sorting.append(runs.c.start_time_ms.desc().nulls_last())
-    return query.select_from(source).order_by(*sorting, runs.c.run_id)
+        sorting.append(newest_first)
+    return source, [*sorting, runs.c.run_id]
+
+
+def _join(source: _Source, key: Order) -> FromClause:
+    keyed = _KEYED[key.entity].alias()
+    source.tables = source.tables.outerjoin(keyed, _has_key(keyed, key.key))
+    source.joined[key.entity, key.key] = keyed
+    return keyed
 
 
 def _joined_value(keyed: FromClause, entity: Entity) -> tuple[ColumnElement[Any], ColumnElement[int]]:

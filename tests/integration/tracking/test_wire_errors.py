@@ -67,10 +67,12 @@ async def test_null_fields_are_absent(tracking: Tracking) -> None:
     assert answer["run"]["info"]["status"] == "RUNNING"
 
 
-async def test_a_repeated_query_parameter_counts_once(tracking: Tracking) -> None:
-    """The first of several values is taken, as on a stock server."""
+async def test_a_query_parameter_with_two_values_is_refused(tracking: Tracking) -> None:
+    """A stock server takes the first, others the last; the same value twice is one."""
     one, other = await tracking.run(), await tracking.run()
-    answer = await tracking.get("runs/get", run_id=[one, other])
+    status, code, _ = await tracking.refusal("GET", "runs/get", {"run_id": [one, other]})
+    assert (status, code) == _INVALID
+    answer = await tracking.get("runs/get", run_id=[one, one])
     assert answer["run"]["info"]["run_id"] == one
 
 

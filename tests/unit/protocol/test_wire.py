@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.domain.errors import MlflowError
-from server.protocol.wire import Decoder, Request, RunRequest, encode
+from server.protocol.wire import Decoder, Request, RunRequest, encode, encode_page
 
 
 class _Inner(msgspec.Struct):
@@ -111,10 +111,16 @@ def test_any_query_is_a_message_or_a_refusal(query: str) -> None:
         _decoder.from_query(query)
 
 
-def test_a_query_repeats_lists_and_takes_the_first_of_anything_else() -> None:
-    """`names=a&names=b` is a list; `key=a&key=b` is a."""
-    message = _decoder.from_query("names=a&names=b&key=a&key=b&step=5&empty")
+def test_a_query_repeats_lists_and_what_is_the_same() -> None:
+    """`names=a&names=b` is a list; `key=a&key=a` is a; an unknown field may say anything."""
+    message = _decoder.from_query("names=a&names=b&key=a&key=a&step=5&empty&other=1&other=2")
     assert (message.names, message.key, message.step) == (["a", "b"], "a", 5)
+
+
+def test_a_query_that_says_two_things_is_refused() -> None:
+    """Whoever judged it on the way may have believed the other one."""
+    with pytest.raises(MlflowError, match="several values for 'key'"):
+        _decoder.from_query("key=a&key=b")
 
 
 @pytest.mark.parametrize(
@@ -142,3 +148,13 @@ def test_a_run_is_named_once(fields: dict[str, str], expected: str | None) -> No
 def test_what_is_encoded_is_decoded_again(text: str) -> None:
     """Any text passes both ways."""
     assert _decoder.from_body(encode({"key": text})).key == text
+
+
+@pytest.mark.parametrize("token", [None, 't"oken'])
+@pytest.mark.parametrize("items", [[], [{"a": "ü"}], [{"a": 1}, {"b": [2]}]])
+def test_a_page_is_encoded_like_any_message_without_what_is_empty(
+    items: list[object], token: str | None
+) -> None:
+    """Item by item or at once, the JSON says the same."""
+    expected = ({"items": items} if items else {}) | ({} if token is None else {"next_page_token": token})
+    assert bytes(encode_page("items", items, token)) == encode(expected)

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.domain.access import Permission, Principal, Role
-from server.services.keys import OpenAuthenticator, _parse
+from server.services.keys import Credential, OpenAuthenticator, _parse
 
 _KEY = "mlp_0123456789ab_se-cr_et"
-_PARTS = ("0123456789ab", "se-cr_et")
+_PARTS = Credential("0123456789ab", "se-cr_et")
 
 
 def _basic(text: str) -> bytes:
