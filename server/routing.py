@@ -68,6 +68,7 @@ from server.services.ui_files import UiFiles
 from server.services.verification import Verification
 from server.services.webhooks import Webhooks
 from server.settings import ServerRole, Settings
+from server.spool.spool import Spool
 from server.store import facts
 from server.webhooks.outbound import Outbound
 from server.workspace_link import Upstream, UpstreamBytes, probes_of
@@ -146,7 +147,7 @@ def build_routes(core: Core, upstream: Upstream | None, access: Access, services
     routes.extend(_login_routes(settings, access))
     routes.extend(ParkedRoutes(Parked(database=database, writer=writer, spool=spool)).routes())
     routes.extend(_sync_routes(database, upstream, services.history).routes())
-    routes.extend(_doctor_routes(settings, writer, upstream).routes())
+    routes.extend(_doctor_routes(settings, writer, spool, upstream).routes())
     routes.extend(UiCallRoutes(has_direct_artifacts=direct.is_offered).routes())
     routes.extend(
         GraphQLRoutes(
@@ -191,7 +192,9 @@ def _sync_routes(database: Database, upstream: Upstream | None, history: Deliver
     return SyncRoutes(overview=overview, history=history)
 
 
-def _doctor_routes(settings: Settings, writer: Writer, upstream: Upstream | None) -> DoctorRoutes:
+def _doctor_routes(
+    settings: Settings, writer: Writer, spool: Spool, upstream: Upstream | None
+) -> DoctorRoutes:
     clock = SystemClock()
 
     def open_doctor() -> Doctor:
@@ -199,6 +202,7 @@ def _doctor_routes(settings: Settings, writer: Writer, upstream: Upstream | None
             writer=writer,
             clock=clock,
             data_dir=settings.data_dir,
+            spool=spool,
             database="SQLite" if settings.is_sqlite else "Postgres",
             workspace_address=None if upstream is None else upstream.address.canonical,
             workspace=None if upstream is None else probes_of(upstream, clock),

@@ -14,6 +14,7 @@ from server.database.data_folder import file_system_of
 from server.domain.clock import Clock
 from server.domain.errors import MlflowError
 from server.domain.findings import Finding, Outcome
+from server.spool.spool import Spool
 from server.store import facts
 
 CAPABILITY_FILE = "capabilities.json"
@@ -42,6 +43,7 @@ class Doctor:
         writer: Writer,
         clock: Clock,
         data_dir: Path,
+        spool: Spool,
         database: str,
         workspace_address: str | None,
         workspace: Workspace | None,
@@ -49,6 +51,7 @@ class Doctor:
         self._writer = writer
         self._clock = clock
         self._data_dir = data_dir
+        self._spool = spool
         self._database = database
         self._address = workspace_address
         self._workspace = workspace
@@ -57,6 +60,7 @@ class Doctor:
         """All findings, as they come. What the workspace was seen to do is written to the data folder."""
         yield await self._check_database()
         yield self._check_disk()
+        yield await self._check_spool()
         if self._workspace is None:
             yield Finding(
                 "workspace",
@@ -119,6 +123,23 @@ class Doctor:
                 "disk", Outcome.WARNING, found, "Make room, or move MLPROXY_DATA_DIR to a larger disk."
             )
         return Finding("disk", Outcome.OK, found)
+
+    async def _check_spool(self) -> Finding:
+        """A file, flushed as that of every upload is."""
+        folder = self._spool.folder.absolute()
+        started = self._clock.monotonic()
+        try:
+            await self._spool.try_out()
+        except OSError as error:
+            return Finding(
+                "spool",
+                Outcome.FAILED,
+                f"{folder}: {error.strerror or type(error).__name__}",
+                "No file over 64 KiB can be taken in. The server's user must own the folder, which must be on"
+                " a disk, or a share, that can be written and flushed (MLPROXY_SPOOL_DIR).",
+            )
+        took = self._clock.monotonic() - started
+        return Finding("spool", Outcome.OK, f"{folder}: a small file takes {took * 1000:.1f} ms")
 
     def _write_capabilities(self, capabilities: dict[str, Any]) -> Finding:
         path = self._data_dir / CAPABILITY_FILE

@@ -6,6 +6,7 @@ happens in threads of the spool's own, a piece at a time, so an upload of any si
 """
 
 import asyncio
+import errno
 import hashlib
 import os
 import re
@@ -227,6 +228,14 @@ class Spool:
             log.info("spool_swept", files=removed)
         return removed
 
+    async def try_out(self) -> None:
+        """Write, flush, read back and remove a file, as uploads are.
+
+        Raises:
+            OSError: the folder does not take it, or gives back something else.
+        """
+        await self._in_thread(_try_out, self._directory)
+
     async def recount(self) -> None:
         """Count what is really here."""
         self._counted_at = time.monotonic()
@@ -335,6 +344,18 @@ def path_in(directory: Path, spool_name: str) -> Path:
     if not _NAME.fullmatch(spool_name):
         raise ValueError(f"{spool_name!r} is not the name of a spooled file.")
     return directory / spool_name[:_SHARD] / spool_name
+
+
+def _try_out(directory: Path) -> None:
+    content = secrets.token_bytes(INLINE_LIMIT)
+    file = _NewFile(directory)
+    try:
+        file.write(content)
+        file.finish()
+        if path_in(directory, file.name).read_bytes() != content:
+            raise OSError(errno.EIO, "A file does not hold what was written", str(directory))
+    finally:
+        file.discard()
 
 
 def has_files(directory: Path) -> bool:

@@ -1,9 +1,7 @@
 """Full backlogs, spools and disks: nothing acknowledged is lost, clients are told, and it passes."""
 
 import contextlib
-import os
 import resource
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 
 from tests.durability.conftest import deliver_to, drain_all
 from tests.durability.tracking import ARTIFACTS, LoggedRun, Tracking, assert_delivered
+from tests.support.disks import small_disk
 from tests.support.emulator import EmulatorProcess
 from tests.support.interpreters import client_python, run_client
 from tests.support.server import ServerProcess
@@ -208,22 +207,10 @@ def test_a_commit_that_the_disk_does_not_take(emulator: EmulatorProcess, tmp_pat
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own with little room."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a file system")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_BYTES}", "none", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", SMALL_DISK_BYTES) as folder:
+        yield folder
 
 
 def fill_up(folder: Path) -> Path:
@@ -236,13 +223,12 @@ def fill_up(folder: Path) -> Path:
 
 
 @pytest.mark.fault("3")
-@pytest.mark.fault("3")
-def test_a_full_disk_passes(emulator: EmulatorProcess, small_disk: Path) -> None:
+def test_a_full_disk_passes(emulator: EmulatorProcess, tiny_disk: Path) -> None:
     """With no byte left nothing is acknowledged; when there is room again, all goes on."""
-    with deliver_to(emulator, small_disk / "server") as server, client_of(server) as client:
+    with deliver_to(emulator, tiny_disk / "server") as server, client_of(server) as client:
         run = client.create_run(client.create_experiment("small disk"), "small disk")
         assert set_tag(client, run, "before", VALUE).is_success
-        ballast = fill_up(small_disk)
+        ballast = fill_up(tiny_disk)
         refused = 0
         for number in range(300):
             answer = set_tag(client, run, f"t{number}", VALUE)
@@ -265,7 +251,6 @@ def test_a_full_disk_passes(emulator: EmulatorProcess, small_disk: Path) -> None
 
 
 @pytest.mark.fault("3")
-@pytest.mark.fault("3")
 def test_a_disk_that_takes_no_write_passes(emulator: EmulatorProcess, tmp_path: Path) -> None:
     """An I/O error of the file system itself: no file of the server may grow, then all of them may again."""
     with deliver_to(emulator, tmp_path / "server") as server, client_of(server) as client:
@@ -285,7 +270,6 @@ def test_a_disk_that_takes_no_write_passes(emulator: EmulatorProcess, tmp_path: 
         assert_delivered(emulator, run)
 
 
-@pytest.mark.fault("3")
 @pytest.mark.fault("3")
 def test_what_a_broken_flush_left_is_not_believed(emulator: EmulatorProcess, tmp_path: Path) -> None:
     """Killed while its disk takes nothing, the server comes back with exactly what it had acknowledged."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.disks import small_disk
 from tests.support.emulator import EmulatorProcess, free_port
 from tests.support.server import ServerProcess
 
@@ -61,7 +62,7 @@ def test_in_health_everything_is_tried_and_what_was_learned_is_written(
         server.launch()
         code, findings = examined(server)
     assert (code, set(outcomes(findings).values()) <= {"ok", "warning"}) == (0, True), findings
-    assert {"database", "disk", "identity", "run", "artifacts", "end of run"} <= set(findings)
+    assert {"database", "disk", "spool", "identity", "run", "artifacts", "end of run"} <= set(findings)
     written = json.loads((tmp_path / "capabilities.json").read_text())
     assert written["capabilities"]["own_run_ids"] is True
     assert written["capabilities"]["repeated_points"] == "kept twice"
@@ -146,6 +147,16 @@ def test_a_data_folder_that_takes_no_file(tmp_path: Path) -> None:
     started = server.cli("serve")
     assert started.returncode == 1
     assert "Traceback" not in started.stderr
+
+
+def test_a_spool_on_a_full_disk(tmp_path: Path) -> None:
+    """Points could be taken in and large files could not: the folder is named."""
+    with small_disk(tmp_path / "spool", 1024 * 1024) as folder:
+        (folder / "filler").write_bytes(b"x" * 1000 * 1024)
+        code, findings = examined(ServerProcess.prepare(tmp_path, MLPROXY_SPOOL_DIR=folder))
+    assert (code, outcomes(findings)["database"], outcomes(findings)["spool"]) == (1, "ok", "failed")
+    assert "No space left" in findings["spool"]["found"]
+    assert "MLPROXY_SPOOL_DIR" in findings["spool"]["advice"]
 
 
 def test_a_workspace_that_refuses_our_run_ids(emulator: EmulatorProcess, tmp_path: Path) -> None:
