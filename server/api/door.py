@@ -18,6 +18,7 @@ from server.api.cookies import SESSION_COOKIE, header, read_cookie
 from server.api.endpoints import REACH, ROUTE, ClientDisconnectedError, Endpoint
 from server.api.errors import as_mlflow_error, send_error, send_json
 from server.api.reach import ExperimentLimits
+from server.api.request_ids import HEADER, begin_request
 from server.domain.access import Permission, Principal
 from server.domain.errors import ErrorCode, MlflowError
 from server.protocol.workspaces import HEADER as WORKSPACE_HEADER
@@ -130,7 +131,7 @@ class Door:
             return
         if scope["type"] != "http":
             return
-        watch = _Watch(send, is_last=self._is_stopping())
+        watch = _Watch(send, begin_request(scope["headers"]), is_last=self._is_stopping())
         started = time.monotonic()
         try:
             await self._serve(scope, receive, watch)
@@ -252,7 +253,7 @@ class Door:
         await send_json(send, b"", status=303, headers=headers)
 
     async def _fail(self, error: Exception, scope: Scope, send: "_Watch") -> None:
-        answer = as_mlflow_error(error, path=scope["path"], request_id=str(id(scope)))
+        answer = as_mlflow_error(error, path=scope["path"], request_id=send.request_id)
         if answer.code in _REFUSALS:
             self._note_refusal(answer, scope)
         if send.status is None:
@@ -262,18 +263,24 @@ class Door:
 
 
 class _Watch:
-    """Remembers whether an answer has begun. After the last one of a connection it is closed."""
+    """Names the request in its answer, and remembers whether that has begun.
 
-    def __init__(self, send: Send, *, is_last: bool = False) -> None:
+    After the last one of a connection it is closed.
+    """
+
+    def __init__(self, send: Send, request_id: str, *, is_last: bool = False) -> None:
         self._send = send
+        self.request_id = request_id
         self._is_last = is_last
         self.status: int | None = None
 
     async def __call__(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            headers = [*message.get("headers", ()), (HEADER, self.request_id.encode())]
             if self._is_last:
-                message["headers"] = [*message.get("headers", []), (b"connection", b"close")]
+                headers.append((b"connection", b"close"))
+            message["headers"] = headers
         await self._send(message)
 
 

@@ -9,6 +9,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import structlog
+
 from server.commit.writer import Work, Writer
 from server.database.engine import Transaction
 from server.journal.leases import Lease, LeaseLostError, require_lease
@@ -35,8 +37,9 @@ def current_turn() -> Turn | None:
 
 
 def begin_turn(turn: Turn) -> None:
-    """From now on the running task, and what it starts, is part of this turn."""
+    """From now on the running task, and what it starts, is part of this turn; log lines name its lane."""
     _current.set(turn)
+    structlog.contextvars.bind_contextvars(lane_id=turn.lease.lane.lane_id)
 
 
 def lanes_held() -> tuple[int, ...]:

@@ -34,6 +34,7 @@ def configure_logs(*, as_json: bool, level: str) -> None:
         )
     structlog.configure(
         processors=[
+            structlog.contextvars.merge_contextvars,  # which request, which lane
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info if as_json else _escape_values,

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
 import httpx
+import structlog
 
 from server import __version__
 from server.domain.clock import Clock, SystemClock
@@ -29,9 +30,17 @@ from server.upstream.failures import (
     unreadable_answer,
 )
 
+log = structlog.get_logger(__name__)
+
 USER_AGENT = f"mlflow-azureml-proxy/{__version__}"
 _READ_METHODS = frozenset({"GET", "HEAD"})
 _NO_ANSWER = 0
+_FAULTS = (
+    _NO_ANSWER,
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.TOO_MANY_REQUESTS,
+)
 _REQUEST_ID = "x-ms-client-request-id"
 # Each piece of an answer has a time limit of its own in httpx; a trickle of pieces would have none. Less
 # than a lease lasts, so that a call ends while its lane is still ours.
@@ -191,8 +200,10 @@ class Channel:
         except httpx.HTTPError as error:
             raise classify_transport(error, is_repeatable=is_repeatable) from error
         finally:
+            seconds = perf_counter() - started
+            _log_call(method, route, status, seconds, headers[_REQUEST_ID])
             if self._observe is not None:
-                self._observe(method, route, status, perf_counter() - started)
+                self._observe(method, route, status, seconds)
         if status == HTTPStatus.TOO_MANY_REQUESTS:
             self._admission.throttled(admitted_at)
         return response
@@ -233,6 +244,25 @@ class Channel:
         if _origin_of(target) != self._origin or target.userinfo:
             raise refused_here(f"the token is not sent to {target.host!r}", "FOREIGN_HOST")
         return target
+
+
+def _log_call(method: str, route: str, status: int, seconds: float, call_id: str) -> None:
+    """One line for each call, under the id that the workspace knows it by.
+
+    Seen without asking where the workspace, or our standing there, is at fault: refusals of a single write
+    are told by who sent it, and that something is absent is often just what was to be found out.
+    """
+    is_fault = status in _FAULTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    level = logging.INFO if is_fault else logging.DEBUG
+    log.log(
+        level,
+        "upstream_call",
+        method=method,
+        route=route,
+        status=status or None,
+        seconds=round(seconds, 3),
+        call_id=call_id,
+    )
 
 
 def _telling(trace: CallTrace) -> Callable[[httpx.Request], Awaitable[None]]:
