@@ -49,8 +49,9 @@ def test_a_child_acknowledged_before_its_parent_is_delivered(
     emulator: EmulatorProcess, server: ServerProcess, client: Tracking, experiment: str
 ) -> None:
     """A child waits for its parent, however long that takes, and then hangs below it; a grandchild too."""
-    emulator.add_fault(match="PATCH .*/runs/[^/]+$", effect="status", status=503, times=3)
     parent = client.create_run(experiment, "parent")
+    # Only the parent's own creation fails: a child that did not wait would be there first.
+    emulator.add_fault(match=f"PATCH .*/runs/{parent.run_id}$", effect="status", status=503, times=3)
     child = client.create_child(experiment, "child", parent)
     grandchild = client.create_child(experiment, "grandchild", child)
     for run in (grandchild, child, parent):
