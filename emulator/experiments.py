@@ -4,7 +4,6 @@ Ids are GUIDs. A name with `/` is accepted and then cannot be found by name or b
 refused [D].
 """
 
-import re
 import sqlite3
 import time
 import uuid
@@ -159,11 +158,6 @@ def describe(store: Store, row: sqlite3.Row) -> JsonObject:
         "last_update_time": row["updated_ms"],
         "tags": [{"key": key, "value": value} for key, value in tags.items()],
     }
-
-
-def is_guid(text: str) -> bool:
-    """Whether a text has the form of an experiment id."""
-    return re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text) is not None
 
 
 def move(store: Store, experiment_id: str, stage: str) -> None:

@@ -19,20 +19,22 @@ _SHARED_VARIABLES = re.compile(
 )
 
 
-def mirror() -> str:
-    """The Debian mirror that apt is set to on this machine."""
+def mirror() -> str | None:
+    """The Debian mirror that apt is set to on this machine, if debootstrap needs to be told."""
     folder = Path("/etc/apt")
     for file in [folder / "sources.list", *sorted((folder / "sources.list.d").glob("*"))]:
         text = file.read_text() if file.is_file() else ""
         found = re.search(r"^(?:URIs:|deb(?:\s+\[.*?\])?)\s+(\S+)", text, flags=re.MULTILINE)
         if found:
             return found[1]
-    return "http://deb.debian.org/debian"
+    return None
 
 
 def make_debian(root: Path) -> None:
     """A fresh minimal Debian with Python, as the base image has it under `/usr/local`."""
-    command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", DEBIAN, str(root), mirror()]
+    command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", DEBIAN, str(root)]
+    if own_mirror := mirror():
+        command.append(own_mirror)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     for name, target in (("python", "python3"), ("pip", "pip3")):
         (root / "usr/local/bin" / name).symlink_to(f"/usr/bin/{target}")
