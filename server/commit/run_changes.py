@@ -7,11 +7,7 @@ from server.commit.run_state import GroupState
 from server.database.engine import Transaction
 from server.database.together import Change, Together, insert
 from server.domain.entities import Point, RunInfo
-from server.domain.operations import Operation
-from server.journal.codec import encode_operation
-from server.journal.entries import INSERT_BARRIER, INSERT_ENTRY, INSERT_POINT
-from server.journal.lanes import advance
-from server.journal.weights import entry_bytes
+from server.journal.entries import INSERT_POINT, Appends
 from server.store import metrics as metric_rows
 from server.store.announcements import announce_runs
 from server.store.metrics import SeriesState
@@ -36,52 +32,12 @@ _UPDATE_RUN = Together(
 class GroupChanges:
     """The rows the group will write. `points` are (lane, position, series, point)."""
 
+    journal: Appends
     params: list[tuple[int, str, str]] = field(default_factory=list)
     tags: dict[tuple[int, str], str | None] = field(default_factory=dict)
     points: list[tuple[int, int, SeriesState, Point]] = field(default_factory=list)
-    entries: list[tuple[int, int, str, bytes, int, str | None]] = field(default_factory=list)
-    barriers: list[tuple[int, int, int, int]] = field(default_factory=list)
     model_metrics: list[tuple[int, ModelMetric]] = field(default_factory=list)
     ended: list[tuple[str, RunInfo]] = field(default_factory=list)
-    advanced: dict[int, int] = field(default_factory=dict)
-    added_bytes: dict[int, int] = field(default_factory=dict)
-
-
-class LaneAppends:
-    """Appends to one run's data lane, in memory; positions follow on those of the lane's row."""
-
-    def __init__(
-        self, lane_id: int, state: GroupState, changes: GroupChanges, now_ms: int, principal: str | None
-    ) -> None:
-        self.lane_id = lane_id
-        self._state = state
-        self._changes = changes
-        self._now_ms = now_ms
-        self._principal = principal
-
-    @property
-    def last_position(self) -> int:
-        """The position that was given out last."""
-        return self._state.positions[self.lane_id]
-
-    def advance(self, position: int, added_bytes: int) -> None:
-        """Positions up to this one are given out, to rows that count so many bytes."""
-        self._state.positions[self.lane_id] = self._changes.advanced[self.lane_id] = position
-        added = self._changes.added_bytes
-        added[self.lane_id] = added.get(self.lane_id, 0) + added_bytes
-
-    def append(self, operation: Operation) -> int:
-        """Append one operation; its position."""
-        kind, payload = encode_operation(operation)
-        position = self.last_position + 1
-        self.advance(position, entry_bytes(operation, payload))
-        self._changes.entries.append((self.lane_id, position, kind, payload, self._now_ms, self._principal))
-        return position
-
-    def await_lane(self, position: int, lane_id: int) -> None:
-        """Hold the entry at `position` until that lane has settled all it holds now."""
-        if awaited := self._state.positions[lane_id]:
-            self._changes.barriers.append((self.lane_id, position, lane_id, awaited))
 
 
 def write_changes(transaction: Transaction, state: GroupState, changes: GroupChanges) -> None:
@@ -97,9 +53,7 @@ def write_changes(transaction: Transaction, state: GroupState, changes: GroupCha
             (_UPDATE_RUN, [(info.name, info.status.value, info.end_time_ms, info.run_pk) for info in runs]),
             metric_rows.update(stored),
             *_point_changes(changes, transaction.now_ms),
-            (INSERT_ENTRY, changes.entries),
-            (INSERT_BARRIER, changes.barriers),
-            advance(transaction, changes.advanced, changes.added_bytes),
+            *changes.journal.changes(),
         ]
     )
     if changes.model_metrics:

@@ -7,16 +7,13 @@ from typing import Any
 from server.commit.run_requests import RunWrite
 from server.database.engine import Transaction
 from server.database.together import text_array
-from server.domain.entities import LifecycleStage, RunInfo, RunStatus
+from server.domain.entities import RunInfo
 from server.journal.lanes import lock_lanes
 from server.store import metrics as metric_rows
 from server.store.metrics import PointKey, SeriesState
-from server.store.runs import STAGE
+from server.store.runs import INFO, info_of
 
-_RUNS = (
-    "SELECT run_id, run_pk, experiment_id, name, user_id, status, start_time_ms, end_time_ms,"
-    f" artifact_uri, {STAGE}, data_lane_id, artifact_lane_id, upstream_id FROM runs"
-)
+_RUNS = f"SELECT {INFO}, data_lane_id, artifact_lane_id, upstream_id FROM runs"
 _LANES = (
     "SELECT lane_id, last_position FROM lanes WHERE lane_id = ANY ("
     "ARRAY(SELECT data_lane_id FROM runs WHERE run_id = ANY (CAST(? AS TEXT[])))"
@@ -86,31 +83,21 @@ def _lock_lanes_of(
 def _find_runs(transaction: Transaction, run_ids: Iterable[str]) -> dict[str, RunState]:
     """The runs that have these ids here, or in the workspace, by the id they were asked for."""
     wanted = list(run_ids)
-    found = {row[0]: _run_of(row) for row in transaction.rows_in(f"{_RUNS} WHERE run_id", wanted)}
+    rows = transaction.rows_in(f"{_RUNS} WHERE run_id", wanted)
+    found = {run.info.run_id: run for run in map(_run_of, rows)}
     missing = [run_id for run_id in wanted if run_id not in found]
     if missing:
-        rows = transaction.rows_in(f"{_RUNS} WHERE upstream_id", missing)
-        by_run_id = {row[0]: found.get(row[0]) or _run_of(row) for row in rows}
-        found |= {row[-1]: by_run_id[row[0]] for row in rows}
+        for row in transaction.rows_in(f"{_RUNS} WHERE upstream_id", missing):
+            run = _run_of(row)
+            found[row[-1]] = found.get(run.info.run_id, run)
     transaction.named.update(run.info.run_id for run in found.values())
     return found
 
 
 def _run_of(row: tuple[Any, ...]) -> RunState:
-    run_id, run_pk, experiment_id, name, user_id, status, start, end, uri, stage, *lanes, _ = row
-    info = RunInfo(
-        run_pk,
-        run_id,
-        experiment_id,
-        name,
-        user_id,
-        RunStatus(status),
-        start,
-        end,
-        uri,
-        LifecycleStage(stage),
-    )
-    return RunState(run_pk, info, *lanes)
+    *info, data_lane, artifact_lane, _ = row
+    run = info_of(info)
+    return RunState(run.run_pk, run, data_lane, artifact_lane)
 
 
 def _read_values(transaction: Transaction, group: Sequence[RunWrite], state: GroupState) -> None:

@@ -7,15 +7,17 @@ request in memory against that state and the requests before it in the group; wr
 table (`run_changes`). A request that breaks a rule leaves nothing behind.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from server.commit.run_changes import GroupChanges, LaneAppends, write_changes
+from server.commit.run_changes import GroupChanges, write_changes
 from server.commit.run_requests import RunWrite
 from server.commit.run_state import GroupState, RunState, read_state
 from server.database.engine import Transaction
 from server.domain.entities import LifecycleStage, Metric, RunInfo, RunStatus
 from server.domain.errors import MlflowError, does_not_exist, invalid_parameter
 from server.domain.operations import DeleteTag, LogParam, SetTag, UpdateRun
+from server.journal.entries import Appends
 from server.journal.weights import POINT_BYTES
 from server.store.metrics import SeriesState
 
@@ -25,11 +27,11 @@ RUN_NAME_TAG = "mlflow.runName"
 def apply_run_writes(transaction: Transaction, group: Sequence[RunWrite]) -> list[RunInfo | MlflowError]:
     """Apply every request of the group; for each the run afterwards, or the rule it broke."""
     state = read_state(transaction, group)
-    changes = GroupChanges()
+    changes = GroupChanges(Appends(transaction, held=state.positions))
     results: list[RunInfo | MlflowError] = []
     for write in group:
         try:
-            results.append(_decide(write, state, changes, transaction.now_ms))
+            results.append(_decide(write, state, changes))
         except MlflowError as error:
             results.append(error)
     write_changes(transaction, state, changes)
@@ -39,7 +41,7 @@ def apply_run_writes(transaction: Transaction, group: Sequence[RunWrite]) -> lis
 # --- deciding -------------------------------------------------------------------------------
 
 
-def _decide(write: RunWrite, state: GroupState, changes: GroupChanges, now_ms: int) -> RunInfo:
+def _decide(write: RunWrite, state: GroupState, changes: GroupChanges) -> RunInfo:
     run = state.runs.get(write.run_id)
     if run is None:
         raise does_not_exist(f"Run with id={write.run_id} not found")
@@ -48,20 +50,23 @@ def _decide(write: RunWrite, state: GroupState, changes: GroupChanges, now_ms: i
     if write.deleted_tag is not None:
         _require_tag(write.deleted_tag, run, state, changes)
     # Every rule has been passed: from here on nothing raises.
-    journal = LaneAppends(run.data_lane, state, changes, now_ms, write.principal)
+    append = partial(changes.journal.append, run.data_lane, principal=write.principal)
     for key, value in new_params:
         state.params[run.run_pk, key] = value
         changes.params.append((run.run_pk, key, value))
-        journal.append(LogParam(key, value))
+        append(LogParam(key, value))
     for key, value in write.tags:
-        _set_tag(key, value, run, changes, journal)
-    _log_metrics(write.metrics, run, state, changes, journal)
+        changes.tags[run.run_pk, key] = value
+        append(SetTag(key, value))
+        if key == RUN_NAME_TAG:
+            _change_info(run, name=value)
+    _log_metrics(write.metrics, run, state, changes)
     changes.model_metrics.extend((run.run_pk, metric) for metric in write.model_metrics)
     if write.deleted_tag is not None:
         changes.tags[run.run_pk, write.deleted_tag] = None
-        journal.append(DeleteTag(write.deleted_tag))
+        append(DeleteTag(write.deleted_tag))
     if write.update is not None:
-        _update(write.update, run, changes, journal)
+        _update(write.update, run, changes, append)
     return run.info
 
 
@@ -106,20 +111,11 @@ def _require_tag(key: str, run: RunState, state: GroupState, changes: GroupChang
         raise does_not_exist(f"No tag with name: {key} in run with id {run.info.run_id}")
 
 
-def _set_tag(key: str, value: str, run: RunState, changes: GroupChanges, journal: LaneAppends) -> None:
-    changes.tags[run.run_pk, key] = value
-    journal.append(SetTag(key, value))
-    if key == RUN_NAME_TAG:
-        _change_info(run, name=value)
-
-
-def _log_metrics(
-    metrics: Sequence[Metric], run: RunState, state: GroupState, changes: GroupChanges, journal: LaneAppends
-) -> None:
+def _log_metrics(metrics: Sequence[Metric], run: RunState, state: GroupState, changes: GroupChanges) -> None:
     """Add points. By MLflow's identity rule one that is there already is accepted and kept once."""
-    run_pk, series_of, known, lane_id = run.run_pk, run.series, state.known_points, journal.lane_id
+    run_pk, series_of, known, lane_id = run.run_pk, run.series, state.known_points, run.data_lane
     add_row = changes.points.append
-    position = before = journal.last_position
+    position = before = changes.journal.last_position(lane_id)
     for metric in metrics:
         key, point = metric[0], metric[1:]
         series = series_of.get(key)
@@ -130,20 +126,19 @@ def _log_metrics(
         position += 1
         add_row((lane_id, position, series, point))
     if position > before:
-        journal.advance(position, (position - before) * POINT_BYTES)
+        changes.journal.advance(lane_id, position, (position - before) * POINT_BYTES)
 
 
-def _update(update: UpdateRun, run: RunState, changes: GroupChanges, journal: LaneAppends) -> None:
+def _update(update: UpdateRun, run: RunState, changes: GroupChanges, append: Callable[..., int]) -> None:
     status = RunStatus(update.status) if update.status else None
     before = run.info.status
     _change_info(run, status=status, end_time_ms=update.end_time_ms, name=update.name)
     if update.name is not None:
         changes.tags[run.run_pk, RUN_NAME_TAG] = update.name
-    position = journal.append(update)
-    if status is not None and status.is_terminal:
-        journal.await_lane(position, run.artifact_lane)
-        if status is not before:
-            changes.ended.append((status.value.lower(), run.info))
+    ends = status is not None and status.is_terminal
+    append(update, awaits_end_of=[run.artifact_lane] if ends else [])
+    if status is not None and ends and status is not before:
+        changes.ended.append((status.value.lower(), run.info))
 
 
 def _change_info(

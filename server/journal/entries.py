@@ -1,10 +1,10 @@
 """Appending entries to lanes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from server.database.engine import Transaction
-from server.database.together import insert
+from server.database.together import Change, insert
 from server.domain.operations import Operation
 from server.journal.codec import encode_operation
 from server.journal.lanes import advance, lock_lanes
@@ -90,14 +90,20 @@ class Appends:
     """Appends to several lanes, written together: positions follow the order of the calls.
 
     The lanes that are named at the start are locked in one order, those that come later as they come. Those
-    `opened` in this transaction are nobody else's, and hold nothing yet.
+    `opened` in this transaction are nobody else's, and hold nothing yet; those `held` are locked already, and
+    end at the positions that are given.
     """
 
     def __init__(
-        self, transaction: Transaction, lane_ids: Iterable[int] = (), *, opened: Iterable[int] = ()
+        self,
+        transaction: Transaction,
+        lane_ids: Iterable[int] = (),
+        *,
+        opened: Iterable[int] = (),
+        held: Mapping[int, int] | None = None,
     ) -> None:
         self._transaction = transaction
-        self._last: dict[int, int] = lock_lanes(transaction, lane_ids) | dict.fromkeys(opened, 0)
+        self._last = lock_lanes(transaction, lane_ids) | dict.fromkeys(opened, 0) | dict(held or {})
         self._advanced: dict[int, int] = {}
         self._added_bytes: dict[int, int] = {}
         self._entries: list[tuple[int, int, str, bytes, int, str | None]] = []
@@ -118,40 +124,45 @@ class Appends:
         `awaits_end_of` names lanes that must settle all they hold, what was appended here before included.
         """
         kind, payload = encode_operation(operation)
-        position = self._take_position(lane_id, entry_bytes(operation, payload))
+        position = self.last_position(lane_id) + 1
+        self.advance(lane_id, position, entry_bytes(operation, payload))
         now_ms = self._transaction.now_ms
         self._entries.append((lane_id, position, kind, payload, now_ms, principal))
-        ends = [Awaited(awaited, self._last_position(awaited)) for awaited in awaits_end_of]
-        self._barriers += [
-            (lane_id, position, item.lane_id, item.position) for item in [*awaits, *ends] if item.position
-        ]
+        if awaits or awaits_end_of:
+            ends = [Awaited(awaited, self.last_position(awaited)) for awaited in awaits_end_of]
+            self._barriers += [
+                (lane_id, position, item.lane_id, item.position) for item in [*awaits, *ends] if item.position
+            ]
         return position
 
     def append_point(self, lane_id: int, point: Point) -> int:
         """Append one metric point; its position."""
-        position = self._take_position(lane_id, POINT_BYTES)
+        position = self.last_position(lane_id) + 1
+        self.advance(lane_id, position, POINT_BYTES)
         values = (point.series_id, point.step, point.timestamp_ms, point.value, int(point.is_nan))
         self._points.append((lane_id, position, self._transaction.now_ms, *values))
         return position
 
     def write(self) -> None:
         """Write what was appended. To be called once, at the end."""
-        self._transaction.run_all(
-            [
-                (INSERT_ENTRY, self._entries),
-                (INSERT_POINT, self._points),
-                (INSERT_BARRIER, self._barriers),
-                advance(self._transaction, self._advanced, self._added_bytes),
-            ]
-        )
+        self._transaction.run_all(self.changes())
 
-    def _last_position(self, lane_id: int) -> int:
+    def changes(self) -> list[Change]:
+        """What writes all that was appended, instead of `write`: for who makes other changes with it."""
+        return [
+            (INSERT_ENTRY, self._entries),
+            (INSERT_POINT, self._points),
+            (INSERT_BARRIER, self._barriers),
+            advance(self._transaction, self._advanced, self._added_bytes),
+        ]
+
+    def advance(self, lane_id: int, position: int, added_bytes: int) -> None:
+        """Positions up to this one are given out, to rows of so many bytes that the caller writes."""
+        self._last[lane_id] = self._advanced[lane_id] = position
+        self._added_bytes[lane_id] = self._added_bytes.get(lane_id, 0) + added_bytes
+
+    def last_position(self, lane_id: int) -> int:
+        """The position of the lane that was given out last."""
         if lane_id not in self._last:
             self._last |= lock_lanes(self._transaction, [lane_id])
         return self._last[lane_id]
-
-    def _take_position(self, lane_id: int, size_bytes: int) -> int:
-        position = self._last_position(lane_id) + 1
-        self._last[lane_id] = self._advanced[lane_id] = position
-        self._added_bytes[lane_id] = self._added_bytes.get(lane_id, 0) + size_bytes
-        return position

@@ -25,7 +25,7 @@ STAGE = (
 )
 """A run's lifecycle stage, in a query from `runs`."""
 
-_INFO = (
+INFO = (
     f"run_pk, run_id, experiment_id, name, user_id, status, start_time_ms, end_time_ms, artifact_uri, {STAGE}"
 )
 
@@ -72,7 +72,8 @@ class NewRun:
     tags: Sequence[tuple[str, str]]
 
 
-def _info(row: tuple[Any, ...]) -> RunInfo:
+def info_of(row: Sequence[Any]) -> RunInfo:
+    """The run whose `INFO` columns these are."""
     run_pk, run_id, experiment_id, name, user_id, status, start, end, artifact_uri, stage = row
     return RunInfo(
         run_pk,
@@ -90,12 +91,12 @@ def _info(row: tuple[Any, ...]) -> RunInfo:
 
 def find_info(transaction: Transaction, run_id: str) -> RunInfo | None:
     """The run that has this id here, or in the workspace."""
-    rows = transaction.rows(f"SELECT {_INFO} FROM runs WHERE run_id = ?", (run_id,))
+    rows = transaction.rows(f"SELECT {INFO} FROM runs WHERE run_id = ?", (run_id,))
     if not rows:
-        rows = transaction.rows(f"SELECT {_INFO} FROM runs WHERE upstream_id = ?", (run_id,))
+        rows = transaction.rows(f"SELECT {INFO} FROM runs WHERE upstream_id = ?", (run_id,))
     if not rows:
         return None
-    info = _info(rows[0])
+    info = info_of(rows[0])
     transaction.named.add(info.run_id)
     return info
 
@@ -123,8 +124,8 @@ def data_lane_of(transaction: Transaction, run_pk: int) -> int:
 
 def list_infos(transaction: Transaction, run_pks: Sequence[int]) -> list[RunInfo]:
     """The runs, in the order asked for."""
-    found = {row[0]: row for row in transaction.rows_in(f"SELECT {_INFO} FROM runs WHERE run_pk", run_pks)}
-    return [_info(found[run_pk]) for run_pk in run_pks if run_pk in found]
+    found = {row[0]: row for row in transaction.rows_in(f"SELECT {INFO} FROM runs WHERE run_pk", run_pks)}
+    return [info_of(found[run_pk]) for run_pk in run_pks if run_pk in found]
 
 
 def find_pks(transaction: Transaction, run_ids: Iterable[str]) -> dict[str, int]:
