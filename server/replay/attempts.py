@@ -89,7 +89,7 @@ class Attempts:
             return None
         wait = self._blame(lease.lane, failure)
         await self._outcomes.mark_uncertain(lease, batch, words)
-        return wait or self.gate_wait()
+        return wait
 
     async def _judge(
         self, lease: Lease, lane: Lane, batch: Batch, division: Division, failure: UpstreamFailure
@@ -113,22 +113,22 @@ class Attempts:
             case Verdict.RETRY | Verdict.WAIT:
                 wait = self._blame(lane, failure)
                 await self._outcomes.not_applied(lease, batch, words)
-                return wait or self.gate_wait()
+                return wait
             case Verdict.UNCERTAIN:
                 wait = self._blame(lane, failure)
                 await self._outcomes.mark_uncertain(lease, batch, words)
-                return wait or self.gate_wait()
+                return wait
             case Verdict.PARK:
                 self._note_answer(failure)
                 return await self._refused(lease, lane, batch, division, failure)
 
-    def _blame(self, lane: Lane, failure: UpstreamFailure) -> timedelta | None:
-        """Close the gate, unless the failure is the lane's own: then how long the lane alone must wait."""
+    def _blame(self, lane: Lane, failure: UpstreamFailure) -> timedelta:
+        """Close the gate, unless the failure is the lane's own; how long the lane must wait."""
         is_server_error = (failure.status or 0) >= HTTPStatus.INTERNAL_SERVER_ERROR
         wait = self._gate.troubles.failed(lane.lane_id) if is_server_error else None
         if wait is None or failure.retry_after is not None:
             self._gate.failed(_words_of(failure), failure.retry_after)
-            return None
+            return self.gate_wait()
         self._gate.abandoned()
         log.warning("lane_in_trouble", lane_id=lane.lane_id, wait_seconds=round(wait.total_seconds(), 1))
         return min(wait, _HURRIED) if self._gate.is_hurried else wait
