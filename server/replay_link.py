@@ -47,7 +47,7 @@ async def build_supervisor(core: Core, gate: Gate, upstream: Upstream) -> Superv
         settings=ReplaySettings(lease=timedelta(seconds=core.settings.lease_seconds)),
         owner=core.replica.owner,
         watch=core.replica.watch,
-        observe=core.telemetry.observe_delivery,
+        figures=core.telemetry,
     )
 
 

@@ -274,7 +274,6 @@ def _rendering(core: Core, operations: Operations) -> Callable[[], Awaitable[byt
     async def render() -> bytes:
         status = await operations.status()
         gauges: dict[str, float | None] = {
-            "pending": status.pending,
             "uncertain": status.uncertain,
             "overflow": status.overflow,
             "dropped": status.dropped,
@@ -294,11 +293,16 @@ def _rendering(core: Core, operations: Operations) -> Callable[[], Awaitable[byt
         gauges["disk_days_until_full"] = inf if days is None else days
         if status.workspace.reachable is not None:
             gauges["workspace_reachable"] = float(status.workspace.reachable)
-        if status.workspace.last_success is not None:
-            gauges["last_success_timestamp_seconds"] = status.workspace.last_success / 1000
         if status.token is not None:
             gauges["token_expiry_seconds"] = status.token.expires_in_seconds
             gauges["token_refresh_failures_total"] = status.token.failures
-        return core.telemetry.render(gauges, parked_by_reason=status.parked_by_reason)
+        workspace = (status.workspace.address or "").rpartition("/")[2]
+        labelled: dict[str, dict[tuple[str, ...], float]] = {
+            "pending": {(workspace, kind): count for kind, count in status.pending_by_kind.items()},
+            "parked": {(reason,): count for reason, count in status.parked_by_reason.items()},
+        }
+        if status.workspace.last_success is not None:
+            labelled["last_success_timestamp_seconds"] = {(workspace,): status.workspace.last_success / 1000}
+        return core.telemetry.render(gauges, labelled)
 
     return render

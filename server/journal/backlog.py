@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from server.database.engine import Transaction
 from server.journal.batch_states import BatchState
+from server.journal.lanes import LaneKind
 from server.journal.overflow import count_overflow
 
 
@@ -56,6 +57,15 @@ def _count_uncertain(transaction: Transaction, only: str, ids: list[int]) -> int
         ids,
     )[0][0]
     return int(sent) + int(expected)
+
+
+def count_pending_by_kind(transaction: Transaction) -> dict[str, int]:
+    """How many entries have still to be delivered, for each kind of lane; kinds without any are there too."""
+    rows = transaction.rows(
+        "SELECT kind, sum(last_position - settled_position) FROM lanes"
+        " WHERE settled_position < last_position GROUP BY kind"
+    )
+    return {kind.value: 0 for kind in LaneKind} | {kind: int(pending) for kind, pending in rows}
 
 
 def measure_undelivered_bytes(transaction: Transaction) -> int:

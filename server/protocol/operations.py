@@ -70,6 +70,7 @@ class StatusAnswer(msgspec.Struct):
     spool_bytes: int
     spool_limit_bytes: int
     spool_fullness: str
+    pending_by_kind: dict[str, int]
     parked_by_reason: dict[str, int]
     workspace: WorkspaceStatus
     token: TokenStatus | None

@@ -7,7 +7,6 @@ from http import HTTPStatus
 import structlog
 
 from server.domain import failpoints
-from server.domain.clock import Clock
 from server.domain.verdicts import Verdict
 from server.journal.batch_states import BatchState
 from server.journal.batches import Batch
@@ -16,6 +15,7 @@ from server.journal.lanes import LaneKind
 from server.journal.leases import Lane, Lease
 from server.journal.overflow import Overflowed
 from server.replay.deliveries.delivery import Delivery, Division
+from server.replay.figures import Figures
 from server.replay.gate import Gate
 from server.replay.outcomes import Outcomes
 from server.upstream.failures import UpstreamFailure
@@ -32,19 +32,17 @@ class Attempts:
     def __init__(
         self,
         *,
-        clock: Clock,
         gate: Gate,
         deliveries: Mapping[LaneKind, Delivery],
         outcomes: Outcomes,
         jitter: Callable[[], float],
-        observe: Callable[[str, float], None],
+        figures: Figures,
     ) -> None:
-        self._clock = clock
         self._gate = gate
         self._deliveries = deliveries
         self._outcomes = outcomes
         self._jitter = jitter
-        self._observe = observe
+        self._figures = figures
 
     def gate_wait(self) -> timedelta:
         """How long a lane waits that the gate does not let through."""
@@ -58,7 +56,6 @@ class Attempts:
         Returns how long the lane must wait, or None to go on at once.
         """
         failpoints.reach("send.before")
-        started = self._clock.monotonic()
         delivery = self._deliveries[lane.kind]
         division = Division(rows, aside)
         try:
@@ -66,11 +63,11 @@ class Attempts:
             if division.to_send.count:
                 await delivery.send(lane, batch, division.to_send)
         except UpstreamFailure as failure:
-            self._observe(failure.verdict.value, self._clock.monotonic() - started)
+            self._figures.observe_attempt(failure.verdict.value, failure.failure_class)
             return await self._judge(lease, lane, batch, division, failure)
         failpoints.reach("send.after")
         if division.to_send.count:
-            self._observe("delivered", self._clock.monotonic() - started)
+            self._figures.observe_attempt("delivered")
             self._gate.passed()
             self._gate.troubles.delivered(lane.lane_id)
         else:

@@ -30,6 +30,7 @@ from server.journal.leases import (
 )
 from server.replay.agenda import LEAST_REST, Agenda
 from server.replay.deliveries.delivery import Delivery
+from server.replay.figures import Figures
 from server.replay.gate import Gate
 from server.replay.lane_pools import LanePool, choose, list_candidates, pools_for
 from server.replay.lease_keeping import lease_ends_at
@@ -63,7 +64,7 @@ class Supervisor:
         settings: ReplaySettings,
         owner: Owner,
         watch: OwnerWatch | None = None,
-        observe: Callable[[str, float], None] | None = None,
+        figures: Figures,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._database = database
@@ -98,7 +99,7 @@ class Supervisor:
                 jitter=jitter,
                 is_flushing=self._is_flushing,
                 stop=self._stop,
-                observe=observe or (lambda verdict, seconds: None),
+                figures=figures,
             )
             for pool, slots in self._slots.items()
         }

@@ -23,6 +23,7 @@ from server.journal.leases import Lease, LeaseLostError
 from server.replay.attempts import Attempts
 from server.replay.batching import BatchLimits, Blocked, Choice, Close, WaitForCompany, choose_batch
 from server.replay.deliveries.delivery import Delivery
+from server.replay.figures import Figures
 from server.replay.gate import Gate
 from server.replay.lease_keeping import keeping
 from server.replay.outcomes import Outcomes
@@ -62,7 +63,7 @@ class LaneWorker:
         jitter: Callable[[], float],
         is_flushing: Callable[[], bool],
         stop: asyncio.Event,
-        observe: Callable[[str, float], None],
+        figures: Figures,
     ) -> None:
         self._database = database
         self._writer = writer
@@ -72,14 +73,14 @@ class LaneWorker:
         self._sends = sends
         self._is_flushing = is_flushing
         self._stop = stop
+        self._figures = figures
         self._outcomes = Outcomes(writer, lease=settings.lease)
         self._attempts = Attempts(
-            clock=clock,
             gate=gate,
             deliveries=deliveries,
             outcomes=self._outcomes,
             jitter=jitter,
-            observe=observe,
+            figures=figures,
         )
         self._read_back = ReadBack(
             clock=clock, gate=gate, deliveries=deliveries, outcomes=self._outcomes, attempts=self._attempts
@@ -91,6 +92,7 @@ class LaneWorker:
             async with keeping(lease, writer=self._writer, clock=self._clock, lasts=self._settings.lease):
                 return await self._deliver(lease)
         except LeaseLostError:
+            self._figures.observe_lease_lost()
             log.warning("lease_lost", lane_id=lease.lane.lane_id, epoch=lease.epoch)
             return self._clock.now_ms()
 

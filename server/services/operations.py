@@ -8,7 +8,7 @@ from server.commit.bounds import BacklogBound
 from server.database.engine import Database, Transaction
 from server.domain.clock import Clock
 from server.domain.fullness import fullness_of
-from server.journal.backlog import measure_backlog
+from server.journal.backlog import count_pending_by_kind, measure_backlog
 from server.journal.parked import count_by_reason
 from server.protocol import operations as messages
 from server.services import generations
@@ -94,9 +94,10 @@ class Operations:
 
     async def status(self) -> messages.StatusAnswer:
         """The whole installation in figures."""
-        backlog, parked_by_reason, generation = await self._database.read(
+        backlog, pending_by_kind, parked_by_reason, generation = await self._database.read(
             lambda transaction: (
                 measure_backlog(transaction),
+                count_pending_by_kind(transaction),
                 count_by_reason(transaction),
                 generations.read_state(transaction),
             )
@@ -116,6 +117,7 @@ class Operations:
             spool_bytes=self._spool.used_bytes,
             spool_limit_bytes=self._spool.max_bytes,
             spool_fullness=self._spool.fullness.value,
+            pending_by_kind=pending_by_kind,
             parked_by_reason=parked_by_reason,
             workspace=messages.WorkspaceStatus(
                 configured=view is not None,

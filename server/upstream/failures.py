@@ -66,6 +66,25 @@ class UpstreamFailure(Exception):  # noqa: N818 - the project's word: a failure 
         super().__init__(f"{code}: {self.message}")
 
     @property
+    def failure_class(self) -> str:
+        """What kind of trouble this is, in a word that an operator can count by."""
+        match self.status:
+            case None:
+                return "connection" if self.verdict in (Verdict.RETRY, Verdict.UNCERTAIN) else "refused_here"
+            case HTTPStatus.TOO_MANY_REQUESTS:
+                return "throttled"
+            case status if status in _OUR_STANDING:
+                return "credential"
+            case status if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                return "server_error"
+            case status if status in _NOT_NOW:
+                return "not_now"
+            case status if status < HTTPStatus.BAD_REQUEST:
+                return "unreadable"
+            case _:
+                return "refused"
+
+    @property
     def is_missing(self) -> bool:
         """Whether the workspace knows the call and says that the named thing is not there."""
         if self.is_unsupported_route or self.verdict is not Verdict.PARK:

@@ -21,6 +21,7 @@ from server.journal.leases import Lane
 from server.replay.deliveries.delivery import Division
 from server.replay.gate import Gate
 from server.replay.worker import LaneWorker, ReplaySettings
+from server.telemetry.metrics import Telemetry
 from server.upstream.failures import UpstreamFailure
 
 SETTLE = timedelta(seconds=1)
@@ -92,7 +93,7 @@ async def _lose_an_answer(folder: Path, clock: StridingClock) -> None:
         jitter=lambda: 0.0,
         is_flushing=lambda: True,
         stop=asyncio.Event(),
-        observe=lambda verdict, seconds: None,
+        figures=Telemetry(),
     )
     try:
         lane_id = await writer.commit(

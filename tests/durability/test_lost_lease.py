@@ -22,6 +22,7 @@ from server.journal.leases import Lane, Lease
 from server.replay.deliveries.delivery import Division
 from server.replay.gate import Gate
 from server.replay.worker import LaneWorker, ReplaySettings
+from server.telemetry.metrics import Telemetry
 
 LEASE_MS = 120_000
 
@@ -64,6 +65,7 @@ async def _lose_a_lease(folder: Path) -> None:
     writer = Writer(database=database, clock=clock)
     writer.start()
     delivery = StolenWhileSending(writer)
+    telemetry = Telemetry()
     worker = LaneWorker(
         database=database,
         writer=writer,
@@ -75,7 +77,7 @@ async def _lose_a_lease(folder: Path) -> None:
         jitter=lambda: 0.0,
         is_flushing=lambda: True,
         stop=asyncio.Event(),
-        observe=lambda verdict, seconds: None,
+        figures=telemetry,
     )
     try:
         lane_id = await writer.commit(
@@ -97,6 +99,7 @@ async def _lose_a_lease(folder: Path) -> None:
         assert lane.settled_position == 0
         assert batch is not None
         assert batch.state is BatchState.UNCERTAIN
+        assert b"mlproxy_lease_lost_total 1.0" in telemetry.render({}, {})
     finally:
         await writer.stop()
         database.close()
