@@ -5,7 +5,9 @@ from typing import Any
 from opentelemetry.trace import StatusCode
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.api.cookies import header
 from server.api.endpoints import ROUTE
+from server.api.request_ids import HEADER
 from server.telemetry.spans import Tracing
 
 # Spans that we receive, and who looks whether we live: to trace them would answer each span with another.
@@ -35,6 +37,9 @@ class TracedDoor:
                 if message["type"] == "http.response.start":
                     status: int = message["status"]
                     span.set_attribute("http.response.status_code", status)
+                    request_id = header(message.get("headers", ()), HEADER)
+                    if request_id is not None:
+                        span.set_attribute("mlproxy.request_id", request_id.decode())
                     if status >= 500:
                         span.set_status(StatusCode.ERROR)
                 await send(message)

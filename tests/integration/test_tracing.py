@@ -74,6 +74,7 @@ def test_a_request_its_commit_and_its_delivery_are_told_of(
         {"run_id": run["run_id"], "key": "secret", "value": SECRET},
         traceparent=f"00-{TRACE}-{CALLER}-01",
         Authorization=f"Bearer {PASSWORD}",
+        **{"X-Request-Id": "job-17"},
     )
     assert server.cli("drain").returncode == 0
 
@@ -83,6 +84,7 @@ def test_a_request_its_commit_and_its_delivery_are_told_of(
     (request,) = collector.await_spans(is_logged)
     assert (request.trace_id, request.parent_id) == (TRACE, CALLER)
     assert request.attributes["http.response.status_code"] == 200
+    assert request.attributes["mlproxy.request_id"] == "job-17"
     collector.await_spans(lambda span: span.name == "commit group" and request.span_id in span.links)
     (delivery, *_) = collector.await_spans(
         lambda span: span.name.startswith("deliver ") and request.span_id in span.links
