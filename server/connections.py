@@ -7,6 +7,7 @@ memory there is, or hold its place for ever with a byte a minute. Bodies are cou
 import asyncio
 import socket
 import struct
+from itertools import chain
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -66,17 +67,12 @@ class ClientConnection(HttpToolsProtocol):
         self._bytes_without_progress = 0
         super().on_message_begin()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A header is whole. Trailers are dropped: they would join headers that have been judged."""
-        if self._awaits_head:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         """The head is whole."""
         self._awaits_head = False
         self._bytes_without_progress = 0
         self._stop_head_timer()
-        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        size = len(self.url) + sum(map(len, chain.from_iterable(self.headers)))
         if size > LARGEST_HEAD_BYTES:
             self._refusal = 431, f"The request's head is larger than {LARGEST_HEAD_BYTES} bytes."
             raise _HeadRefusedError
@@ -85,6 +81,8 @@ class ClientConnection(HttpToolsProtocol):
             self._refusal = 400, "The request's target is not a path."
             raise _HeadRefusedError
         super().on_headers_complete()
+        # Trailers go into a list that nobody reads: they would join headers that are being judged.
+        self.headers = []
 
     def on_body(self, body: bytes) -> None:
         """Some of the body came."""

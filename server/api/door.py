@@ -6,7 +6,7 @@ is the route that is called: there is no second match that could differ.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 from urllib.parse import quote, unquote
 
@@ -14,7 +14,7 @@ import structlog
 from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.api.cookies import SESSION_COOKIE, header, read_cookie
+from server.api.cookies import SESSION_COOKIE, read_cookie
 from server.api.endpoints import REACH, ROUTE, ClientDisconnectedError, Endpoint
 from server.api.errors import as_mlflow_error, send_error, send_json
 from server.api.reach import ExperimentLimits
@@ -27,6 +27,8 @@ from server.telemetry.audit import Refusals
 
 log = structlog.get_logger(__name__)
 
+Head = Mapping[bytes, bytes]
+"""A request's headers by their (lower case) names, read once for all that is judged by them."""
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="mlproxy", charset="UTF-8", Bearer realm="mlproxy"'}
 # A browser would ask for a name and a password in a window of its own, over the page that asked.
 _CHALLENGE_OF_A_PAGE = {"WWW-Authenticate": 'Bearer realm="mlproxy"'}
@@ -43,6 +45,8 @@ _FORBIDDEN_IN_RAW_PATH = (b"%2f", b"%5c", b"%00", b"\\", b";")
 _ARTIFACT_PATHS = ("/api/2.0/mlflow-artifacts/", "/ajax-api/2.0/mlflow-artifacts/")
 _REFUSALS = (ErrorCode.UNAUTHENTICATED, ErrorCode.PERMISSION_DENIED)
 _LONGEST_LOGGED_PATH = 300
+_MOST_REMEMBERED_HOSTS = 100
+"""Spellings of a host that was let in; an honest client always sends the same."""
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Told twice, one of the two would be judged and the other one believed.
 _TOLD_ONCE = frozenset({b"host", b"origin", b"authorization", b"content-type", b"sec-fetch-site"})
@@ -76,6 +80,13 @@ class RouteTable:
                     self._fixed.setdefault((method, route.path), route)
             else:
                 self._patterns.append(route)
+        self._plain = {path.encode(): path for _, path in self._fixed if _is_clear(path, path.encode())}
+
+    def is_plain(self, scope: Scope) -> bool:
+        """Whether the path is, byte for byte, a fixed one: that was judged when this table was made."""
+        raw: bytes = scope.get("raw_path") or b""
+        path: str = scope["path"]
+        return self._plain.get(raw) == path
 
     def find(self, scope: Scope) -> tuple[BaseRoute | None, dict[str, Any]]:
         """The route for a request, and what to add to its scope."""
@@ -121,6 +132,7 @@ class Door:
         self._prefix = path_prefix.rstrip("/")
         self._sessions = sessions
         self._limits = limits
+        self._good_hosts: set[bytes] = set()
         self._refusals = Refusals()
         self._observe = observe
 
@@ -131,10 +143,11 @@ class Door:
             return
         if scope["type"] != "http":
             return
-        watch = _Watch(send, begin_request(scope["headers"]), is_last=self._is_stopping())
+        head = dict(reversed(scope["headers"]))  # of a repeated one, the first
+        watch = _Watch(send, begin_request(head), is_last=self._is_stopping())
         started = time.monotonic()
         try:
-            await self._serve(scope, receive, watch)
+            await self._serve(scope, head, receive, watch)
         except ClientDisconnectedError:
             return
         except Exception as error:
@@ -143,24 +156,27 @@ class Door:
             if self._observe is not None:
                 self._observe(scope, watch.status, time.monotonic() - started)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, scope: Scope, head: Head, receive: Receive, send: Send) -> None:
         headers = scope["headers"]
-        _check_repeated(headers)
-        self._check_host(headers)
+        if len(head) < len(headers):
+            _check_repeated(headers)
+        self._check_host(head.get(b"host", b""))
         self._strip_prefix(scope)
-        _check_path(scope)
-        _check_origin(scope, headers)
+        if not self._table.is_plain(scope):
+            _check_path(scope)
+        _check_origin(scope, head)
         route, child_scope = self._table.find(scope)
         permission = permission_of(route) if route is not None else None
         if permission is not Permission.PUBLIC:
             try:
-                await self._admit(scope, headers, permission)
+                await self._admit(scope, head, permission)
             except MlflowError as error:
-                if error.code is not ErrorCode.UNAUTHENTICATED or not _wants_page(route, headers):
+                if error.code is not ErrorCode.UNAUTHENTICATED or not _wants_page(route, head):
                     raise
                 await self._send_to_login(scope, send)
                 return
-            _check_workspace(scope, headers)
+            if WORKSPACE_HEADER in head:
+                _check_workspace(scope, headers)
         if route is None or permission is None:
             raise self._absent(scope)
         scope.update(child_scope)
@@ -172,15 +188,15 @@ class Door:
         else:
             await route.handle(scope, receive, send)
 
-    async def _admit(
-        self, scope: Scope, headers: list[tuple[bytes, bytes]], permission: Permission | None
-    ) -> None:
-        principal = await self._find_principal(scope, headers)
+    async def _admit(self, scope: Scope, head: Head, permission: Permission | None) -> None:
+        principal = await self._authenticator.principal_of(head.get(b"authorization"))
+        if principal is None:
+            principal = await self._find_session(scope, head)
         if principal is None:
             raise MlflowError(
                 ErrorCode.UNAUTHENTICATED,
-                _NO_CREDENTIAL if header(headers, b"authorization") is None else _BAD_CREDENTIAL,
-                headers=_CHALLENGE_OF_A_PAGE if header(headers, b"sec-fetch-mode") else _CHALLENGE,
+                _NO_CREDENTIAL if b"authorization" not in head else _BAD_CREDENTIAL,
+                headers=_CHALLENGE_OF_A_PAGE if head.get(b"sec-fetch-mode") else _CHALLENGE,
             )
         scope["mlproxy.principal"] = principal
         if permission is not None and not principal.may(permission):
@@ -206,28 +222,29 @@ class Door:
             ErrorCode.ENDPOINT_NOT_FOUND, f"The server has no endpoint {scope['method']} {scope['path']}."
         )
 
-    async def _find_principal(self, scope: Scope, headers: list[tuple[bytes, bytes]]) -> Principal | None:
-        authorization = header(headers, b"authorization")
-        principal = await self._authenticator.principal_of(authorization)
-        if principal is not None or authorization is not None or self._sessions is None:
-            return principal
-        token = read_cookie(headers, SESSION_COOKIE)
+    async def _find_session(self, scope: Scope, head: Head) -> Principal | None:
+        """Whose login the request's cookie stands for; a credential in the header is never passed over."""
+        if b"authorization" in head or self._sessions is None:
+            return None
+        token = read_cookie(scope["headers"], SESSION_COOKIE)
         principal = None if token is None else await self._sessions.principal_of(token)
         if principal is not None:
-            _check_own_page(scope, headers)
+            _check_own_page(scope, head)
         return principal
 
-    def _check_host(self, headers: list[tuple[bytes, bytes]]) -> None:
+    def _check_host(self, host: bytes) -> None:
         """A page of another site cannot reach us under a name it made point here."""
-        if "*" in self._allowed_hosts:
+        if host in self._good_hosts or "*" in self._allowed_hosts:
             return
-        host = next((value for name, value in headers if name == b"host"), b"").decode("latin-1").lower()
-        if host not in self._allowed_hosts and _without_port(host) not in self._allowed_hosts:
+        name = host.decode("latin-1").lower()
+        if name not in self._allowed_hosts and _without_port(name) not in self._allowed_hosts:
             raise MlflowError(
                 ErrorCode.PERMISSION_DENIED,
                 "This server is not to be reached under that host name; MLPROXY_ALLOWED_HOSTS lists"
                 " those it answers to.",
             )
+        if len(self._good_hosts) < _MOST_REMEMBERED_HOSTS:
+            self._good_hosts.add(host)
 
     def _strip_prefix(self, scope: Scope) -> None:
         if not self._prefix:
@@ -286,16 +303,19 @@ class _Watch:
 
 def _check_path(scope: Scope) -> None:
     """Refuse spellings that a router and a guard could read differently."""
-    raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    raw = raw.split(b"?", 1)[0]
-    lower = raw.lower()
     path: str = scope["path"]
+    raw: bytes = scope.get("raw_path") or path.encode()
+    if not _is_clear(path, raw.split(b"?", 1)[0]):
+        raise MlflowError(ErrorCode.INVALID_PARAMETER_VALUE, "Invalid path")
+
+
+def _is_clear(path: str, raw: bytes) -> bool:
+    lower = raw.lower()
     if any(part in lower for part in _FORBIDDEN_IN_RAW_PATH) and not path.startswith(_ARTIFACT_PATHS):
-        raise _bad_path()
+        return False
     if "//" in path or any(unquote(segment) in (".", "..") for segment in path.split("/")):
-        raise _bad_path()
-    if any(character < " " or character == "\x7f" for character in path):
-        raise _bad_path()
+        return False
+    return not any(character < " " or character == "\x7f" for character in path)
 
 
 def _check_repeated(headers: list[tuple[bytes, bytes]]) -> None:
@@ -305,32 +325,23 @@ def _check_repeated(headers: list[tuple[bytes, bytes]]) -> None:
         raise MlflowError(ErrorCode.INVALID_PARAMETER_VALUE, "A header is repeated that may be there once.")
 
 
-def _bad_path() -> MlflowError:
-    return MlflowError(ErrorCode.INVALID_PARAMETER_VALUE, "Invalid path")
-
-
-def _check_origin(scope: Scope, headers: list[tuple[bytes, bytes]]) -> None:
+def _check_origin(scope: Scope, head: Head) -> None:
     """A state-changing request from a page must come from our own page."""
-    if scope["method"] in _SAFE_METHODS:
+    origin = head.get(b"origin")
+    if not origin or scope["method"] in _SAFE_METHODS:
         return
-    origin = host = b""
-    for name, value in headers:
-        if name == b"origin":
-            origin = value
-        elif name == b"host":
-            host = value
-    if origin and origin.split(b"://", 1)[-1].lower() != host.lower():
+    if origin.split(b"://", 1)[-1].lower() != head.get(b"host", b"").lower():
         raise MlflowError(ErrorCode.PERMISSION_DENIED, "Cross-origin request blocked")
 
 
-def _check_own_page(scope: Scope, headers: list[tuple[bytes, bytes]]) -> None:
+def _check_own_page(scope: Scope, head: Head) -> None:
     """A cookie comes along with whatever page made the browser ask: what changes something must be ours.
 
     `_check_origin` has refused a foreign Origin already; here one of the two must be there.
     """
-    if scope["method"] in _SAFE_METHODS or header(headers, b"origin"):
+    if scope["method"] in _SAFE_METHODS or head.get(b"origin"):
         return
-    if header(headers, b"sec-fetch-site") != b"same-origin":
+    if head.get(b"sec-fetch-site") != b"same-origin":
         raise MlflowError(ErrorCode.PERMISSION_DENIED, "Cross-origin request blocked")
 
 
@@ -342,10 +353,10 @@ def _check_workspace(scope: Scope, headers: list[tuple[bytes, bytes]]) -> None:
             check_header(value)
 
 
-def _wants_page(route: BaseRoute | None, headers: list[tuple[bytes, bytes]]) -> bool:
+def _wants_page(route: BaseRoute | None, head: Head) -> bool:
     """Whether a person looks at a page: only then an answer may send them somewhere else."""
     is_page = isinstance(route, Endpoint) and route.is_page
-    return is_page and b"text/html" in (header(headers, b"accept") or b"")
+    return is_page and b"text/html" in head.get(b"accept", b"")
 
 
 def _without_port(host: str) -> str:

@@ -5,11 +5,10 @@ A client's own `X-Request-Id` is kept, if it is one; else the request gets one t
 
 import re
 import secrets
+from collections.abc import Mapping
 from itertools import count
 
 import structlog
-
-from server.api.cookies import header
 
 HEADER = b"x-request-id"
 
@@ -18,9 +17,9 @@ _OWN = secrets.token_hex(6)
 _numbers = count(1)
 
 
-def begin_request(headers: list[tuple[bytes, bytes]]) -> str:
+def begin_request(head: Mapping[bytes, bytes]) -> str:
     """The request's id; log lines of the running task have it from here on."""
-    given = header(headers, HEADER)
+    given = head.get(HEADER)
     if given is not None and _GIVEN.fullmatch(given):
         request_id = given.decode()
     else:

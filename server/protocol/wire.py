@@ -83,11 +83,12 @@ class Decoder:
         if body[:1] == b'"':
             body = _unwrap(body)
         check_json(body)
-        if self._may_repeat_fields(body):
+        has_escapes = b"\\" in body
+        if self._may_repeat_fields(body, has_escapes=has_escapes):
             _refuse_repeated_fields(body)
         try:
             message = self._decoder.decode(body)
-            if _ESCAPED_NUL in body:
+            if has_escapes and _ESCAPED_NUL in body:
                 _refuse_nul(msgspec.to_builtins(message))
             return message
         except msgspec.ValidationError as error:
@@ -95,11 +96,12 @@ class Decoder:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise invalid_parameter(f"The request body is not valid JSON: {error}") from error
 
-    def _may_repeat_fields(self, body: bytes) -> bool:
+    def _may_repeat_fields(self, body: bytes, *, has_escapes: bool) -> bool:
         """Whether it is worth a closer look. Most bodies are told apart by this alone, which costs little."""
-        if any(body.count(name) > 1 for name in self._told_once):
-            return True
-        return b"\\" in body and _ESCAPED_ASCII.search(body) is not None
+        for name in self._told_once:
+            if body.count(name) > 1:
+                return True
+        return has_escapes and _ESCAPED_ASCII.search(body) is not None
 
     def _without_nulls(self, body: bytes, error: msgspec.ValidationError) -> Any:
         """The message once more, without its fields that are null."""

@@ -94,6 +94,8 @@ def test_a_route_that_is_declared_is_served() -> None:
         ("/items/%2e%2e", b"/items/%252e%252e"),
         ("/items/a;b", b"/items/a;b"),
         ("/open;/../read", b"/open;/../read"),
+        ("/read", b"/read;x"),
+        ("/read", b"/open%2f../read"),
     ],
 )
 def test_spellings_that_could_be_read_two_ways_are_refused(path: str, raw_path: bytes | None) -> None:
