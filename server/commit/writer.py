@@ -17,12 +17,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from typing import Any, Generic, TypeVar, cast
 
 import structlog
 from sqlalchemy.exc import DBAPIError
 
 from server.commit.bounds import Admission, BacklogBound
+from server.commit.group_work import Done, GroupWork
 from server.commit.run_requests import RunWrite
 from server.commit.run_writes import apply_run_writes
 from server.database.commit_marks import CommitMarks
@@ -79,7 +81,7 @@ class Work(Generic[T]):
     admission: Admission = Admission.ORDINARY
 
 
-Job = RunWrite | Work[Any]
+Job = RunWrite | GroupWork[Any, Any] | Work[Any]
 
 
 @dataclass(slots=True)
@@ -164,6 +166,10 @@ class Writer:
         """Like `commit`, for the hot kinds, which a group works set-based."""
         return await self._submit(job, background=False)
 
+    async def commit_together(self, job: GroupWork[Any, T]) -> T:
+        """Like `commit`, for what a group works together with others of its kind."""
+        return cast(T, await self._submit(job, background=False))
+
     def _submit(self, job: Job, *, background: bool) -> "asyncio.Future[Any]":
         loop = asyncio.get_running_loop()
         admission = Admission.ALWAYS if background else job.admission
@@ -201,8 +207,8 @@ class Writer:
                 "The server has more writes waiting than it can commit in time. Try again.",
                 headers={"Retry-After": "1"},
             )
-        # Other kinds may add nothing to the backlog: they are judged when it is known what they add.
-        if isinstance(job, RunWrite):
+        # Rare kinds may add nothing to the backlog: they are judged when it is known what they add.
+        if not isinstance(job, Work):
             refusal = self._backlog.refusal(job.admission, job.size_bytes, waiting_bytes=self._waiting_bytes)
             if refusal is not None:
                 raise refusal
@@ -341,10 +347,10 @@ class Writer:
             _lock_named_lanes(transaction, group)
         position = 0
         while position < len(group) and (not outcomes or time.monotonic() < deadline):
-            hot = _hot_prefix(group, position)
-            if hot:
-                outcomes.extend(_apply_hot(transaction, hot))
-                position += len(hot)
+            together = _before_next_work(group, position)
+            if together:
+                outcomes.extend(_apply_together(transaction, together))
+                position += len(together)
             else:
                 outcomes.append(_apply_rare(transaction, group[position], self._backlog))
                 position += 1
@@ -372,14 +378,37 @@ def _lock_named_lanes(transaction: Transaction, group: Sequence[_Waiting]) -> No
         lock_lanes(transaction, named)
 
 
-def _hot_prefix(group: Sequence[_Waiting], start: int) -> list[_Waiting]:
-    end = start
-    while end < len(group) and isinstance(group[end].job, RunWrite):
-        end += 1
-    return list(group[start:end])
+def _before_next_work(group: Sequence[_Waiting], start: int) -> list[_Waiting]:
+    """What comes before the next job that is worked by itself."""
+    return list(takewhile(lambda waiting: not isinstance(waiting.job, Work), islice(group, start, None)))
 
 
-def _apply_hot(transaction: Transaction, group: list[_Waiting]) -> list[_Outcome]:
+def _apply_together(transaction: Transaction, group: Sequence[_Waiting]) -> list[_Outcome]:
+    """Work jobs kind by kind, the writes to runs first.
+
+    They may pass each other: nobody has been answered yet, so none can have been sent because of another.
+    Whoever writes to a run knows it: a create like the one that made it is another's. Hence the order.
+    """
+    writes = [waiting for waiting in group if isinstance(waiting.job, RunWrite)]
+    outcomes = _apply_run_writes(transaction, writes) if writes else []
+    kinds: dict[Callable[..., Any], list[tuple[_Waiting, Any]]] = {}
+    for waiting in group:
+        if isinstance(waiting.job, GroupWork):
+            kinds.setdefault(waiting.job.apply, []).append((waiting, waiting.job.request))
+    for apply, jobs in kinds.items():
+        done = apply(transaction, [request for _, request in jobs])
+        outcomes += [_outcome_of(waiting, one) for (waiting, _), one in zip(jobs, done, strict=True)]
+    return outcomes
+
+
+def _outcome_of(waiting: _Waiting, done: Done[Any] | MlflowError) -> _Outcome:
+    if isinstance(done, MlflowError):
+        return _Outcome(waiting, error=done)
+    waiting.lanes = done.lanes
+    return _Outcome(waiting, result=done.result)
+
+
+def _apply_run_writes(transaction: Transaction, group: Sequence[_Waiting]) -> list[_Outcome]:
     results = apply_run_writes(transaction, [cast(RunWrite, waiting.job) for waiting in group])
     return [
         _Outcome(waiting, error=result)
@@ -403,7 +432,6 @@ def _apply_rare(transaction: Transaction, waiting: _Waiting, backlog: BacklogBou
     except (DBAPIError, transaction.driver_error):
         raise
     except Exception as error:
-        transaction.touched_lanes, transaction.backlog_bytes = touched, bytes_before
         if isinstance(error, cast(Work[Any], waiting.job).raises):
             return _Outcome(waiting, error=error)
         return _Outcome(waiting, error=_as_request_error(error))

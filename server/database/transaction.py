@@ -7,7 +7,16 @@ from typing import Any, cast
 
 from sqlalchemy import Connection
 
-from server.database.together import Change, array_literal, arrays, at_once, columns_of, type_of
+from server.database.together import (
+    Change,
+    Row,
+    Together,
+    array_literal,
+    arrays,
+    at_once,
+    columns_of,
+    type_of,
+)
 
 _VALUES_PER_STATEMENT = 500
 _SAVEPOINT = "job"
@@ -49,13 +58,14 @@ class Transaction:
         finally:
             cursor.close()
 
-    def run_many(self, sql: str, parameters: Sequence[Sequence[Any]]) -> None:
-        """Run one statement for every row of parameters."""
+    def run_many(self, sql: str, parameters: Sequence[Sequence[Any]]) -> int:
+        """Run one statement for every row of parameters; the number of rows it changed."""
         if not parameters:
-            return
+            return 0
         cursor = self._driver.cursor()
         try:
             cursor.executemany(self._dialect_sql(sql), parameters)
+            return cast(int, cursor.rowcount)
         finally:
             cursor.close()
 
@@ -67,6 +77,12 @@ class Transaction:
                 self.run_many(statement.each, rows)
         elif due:
             self.run(*at_once(due))
+
+    def run_together(self, statement: Together, rows: Sequence[Row]) -> int:
+        """Make one change of many rows, on Postgres in one exchange; the number of rows it changed."""
+        if not self.is_postgres:
+            return self.run_many(statement.each, rows)
+        return self.run(*at_once([(statement, rows)])) if rows else 0
 
     def rows_in(self, sql: str, values: Iterable[Any], *, suffix: str = "") -> list[tuple[Any, ...]]:
         """Rows of `sql` + ` IN (…values…)` + suffix, asked in slices the database can take."""
@@ -109,12 +125,15 @@ class Transaction:
     def savepoint(self) -> Iterator[None]:
         """What happens inside is undone if it raises; the rest of the transaction stands.
 
-        Plain SQL: a savepoint of SQLAlchemy's costs more than the work of most jobs.
+        What was `named` stays named: whoever was refused knew the id nevertheless. Plain SQL: a savepoint of
+        SQLAlchemy's costs more than the work of most jobs.
         """
+        touched_lanes, backlog_bytes = set(self.touched_lanes), self.backlog_bytes
         self.run(f"SAVEPOINT {_SAVEPOINT}")
         try:
             yield
         except BaseException:
+            self.touched_lanes, self.backlog_bytes = touched_lanes, backlog_bytes
             self.run(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
             self.run(f"RELEASE SAVEPOINT {_SAVEPOINT}")
             raise

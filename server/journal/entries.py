@@ -7,7 +7,7 @@ from server.database.engine import Transaction
 from server.database.together import Change, insert
 from server.domain.operations import Operation
 from server.journal.codec import encode_operation
-from server.journal.lanes import advance, lock_lanes
+from server.journal.lanes import NewLane, advance, lock_lanes, open_lanes
 from server.journal.weights import POINT_BYTES, entry_bytes
 
 INSERT_ENTRY = insert(
@@ -90,8 +90,8 @@ class Appends:
     """Appends to several lanes, written together: positions follow the order of the calls.
 
     The lanes that are named at the start are locked in one order, those that come later as they come. Those
-    `opened` in this transaction are nobody else's, and hold nothing yet; those `held` are locked already, and
-    end at the positions that are given.
+    `opened` are made with what was appended to them, under ids taken for them in this transaction
+    (`database.ids`); those `held` are locked already, and end at the positions that are given.
     """
 
     def __init__(
@@ -99,11 +99,12 @@ class Appends:
         transaction: Transaction,
         lane_ids: Iterable[int] = (),
         *,
-        opened: Iterable[int] = (),
+        opened: Mapping[int, NewLane] | None = None,
         held: Mapping[int, int] | None = None,
     ) -> None:
         self._transaction = transaction
-        self._last = lock_lanes(transaction, lane_ids) | dict.fromkeys(opened, 0) | dict(held or {})
+        self._opened = opened or {}
+        self._last = lock_lanes(transaction, lane_ids) | dict.fromkeys(self._opened, 0) | dict(held or {})
         self._advanced: dict[int, int] = {}
         self._added_bytes: dict[int, int] = {}
         self._entries: list[tuple[int, int, str, bytes, int, str | None]] = []
@@ -149,11 +150,13 @@ class Appends:
 
     def changes(self) -> list[Change]:
         """What writes all that was appended, instead of `write`: for who makes other changes with it."""
+        there = {lane: last for lane, last in self._advanced.items() if lane not in self._opened}
         return [
             (INSERT_ENTRY, self._entries),
             (INSERT_POINT, self._points),
             (INSERT_BARRIER, self._barriers),
-            advance(self._transaction, self._advanced, self._added_bytes),
+            advance(self._transaction, there, self._added_bytes),
+            open_lanes(self._transaction, self._opened, self._advanced, self._added_bytes),
         ]
 
     def advance(self, lane_id: int, position: int, added_bytes: int) -> None:

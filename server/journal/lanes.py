@@ -5,16 +5,27 @@ sequence: sequence order is not commit order.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 
 from server.database.engine import Transaction
-from server.database.together import Change, Together
+from server.database.together import Change, Together, insert
 
 _ADVANCE = Together(
     "UPDATE lanes SET last_position = ?, undelivered_bytes = undelivered_bytes + ? WHERE lane_id = ?",
     "UPDATE lanes SET last_position = column1, undelivered_bytes = undelivered_bytes + column2"
     " FROM {given} WHERE lane_id = column3",
     ("BIGINT", "BIGINT", "BIGINT"),
+)
+_OPEN = insert(
+    "lanes",
+    {
+        "lane_id": "BIGINT",
+        "kind": "TEXT",
+        "subject_id": "BIGINT",
+        "last_position": "BIGINT",
+        "undelivered_bytes": "BIGINT",
+    },
 )
 
 
@@ -26,6 +37,14 @@ class LaneKind(StrEnum):
     RUN_ARTIFACTS = "run_artifacts"
     RUN_OVERFLOW = "run_overflow"
     REGISTERED_MODEL = "registered_model"
+
+
+@dataclass(frozen=True, slots=True)
+class NewLane:
+    """A lane that is about to be opened: its kind, and the key of what it belongs to."""
+
+    kind: LaneKind
+    subject_id: int
 
 
 OF_A_RUN = frozenset({LaneKind.RUN_DATA, LaneKind.RUN_ARTIFACTS, LaneKind.RUN_OVERFLOW})
@@ -41,17 +60,29 @@ def open_lane(transaction: Transaction, kind: LaneKind, subject_id: int) -> int:
     )
 
 
-def open_run_lanes(transaction: Transaction) -> tuple[int, int]:
-    """Make the lanes of a new run, for its data and its artifacts; their ids.
+def open_lanes(
+    transaction: Transaction,
+    opened: Mapping[int, NewLane],
+    last_positions: Mapping[int, int],
+    added_bytes: Mapping[int, int],
+) -> Change:
+    """The change that makes lanes under ids that were taken for them, with what they hold from the start.
 
-    `store.runs.insert` says whose they are.
+    The transaction is told of it at once, as `advance` does.
     """
-    rows = transaction.rows(
-        "INSERT INTO lanes (kind, subject_id) VALUES (?, 0), (?, 0) RETURNING kind, lane_id",
-        (LaneKind.RUN_DATA.value, LaneKind.RUN_ARTIFACTS.value),
-    )
-    ids = dict(rows)
-    return ids[LaneKind.RUN_DATA.value], ids[LaneKind.RUN_ARTIFACTS.value]
+    filled = last_positions.keys() & opened.keys()
+    transaction.touched_lanes |= filled
+    transaction.backlog_bytes += sum(added_bytes[lane_id] for lane_id in filled)
+    return _OPEN, [
+        (
+            lane_id,
+            lane.kind.value,
+            lane.subject_id,
+            last_positions.get(lane_id, 0),
+            added_bytes.get(lane_id, 0),
+        )
+        for lane_id, lane in opened.items()
+    ]
 
 
 def lock_lanes(transaction: Transaction, lane_ids: Iterable[int]) -> dict[int, int]:
@@ -74,7 +105,7 @@ def advance(
     The transaction is told of it at once. What a row counts is `journal.weights`' matter.
     """
     transaction.touched_lanes.update(last_positions)
-    transaction.backlog_bytes += sum(added_bytes.values())
+    transaction.backlog_bytes += sum(added_bytes[lane_id] for lane_id in last_positions)
     rows = [(position, added_bytes[lane_id], lane_id) for lane_id, position in last_positions.items()]
     return _ADVANCE, rows
 

@@ -16,13 +16,15 @@ from server.journal.lanes import LaneKind, open_lane
 from server.protocol import limits, paging
 from server.protocol import search as grammar
 from server.protocol.artifacts import checked_folder
+from server.services.claims import CreateKind, Made
 from server.services.identity import (
     DEFAULT_EXPERIMENT_ID,
     get_experiment,
     require_active_experiment,
 )
-from server.services.resends import Create, CreateKind, Made, Resends
+from server.services.resends import Create, Resends
 from server.store import experiments, removals, search
+from server.store.experiments import Home
 
 DEFAULT_NAME = "Default"
 _SUBJECT = "experiment "
@@ -227,10 +229,16 @@ def announce_experiment(
 
     What waits for that awaits the answer; None where it is settled.
     """
-    lane_id, last_position, settled_position = experiments.lane_place_of(transaction, experiment_id)
-    if not last_position:
-        append_entry(transaction, lane_id, CreateExperiment(experiment_id), principal=principal)
-    return None if settled_position else Awaited(lane_id, _CREATE_POSITION)
+    return announce_home(
+        transaction, experiments.list_homes(transaction, [experiment_id])[experiment_id], principal
+    )
+
+
+def announce_home(transaction: Transaction, home: Home, principal: str | None) -> Awaited | None:
+    """As `announce_experiment`, where it is known how far the experiment's lane is."""
+    if not home.announced:
+        append_entry(transaction, home.lane_id, CreateExperiment(home.experiment_id), principal=principal)
+    return None if home.settled else Awaited(home.lane_id, _CREATE_POSITION)
 
 
 def _is_announced(transaction: Transaction, lane_id: int) -> bool:

@@ -6,6 +6,7 @@ from server.database.engine import Transaction
 from server.domain.entities import Experiment, LifecycleStage, RunInfo
 from server.domain.errors import does_not_exist, invalid_parameter
 from server.store import experiments, runs
+from server.store.experiments import Home
 from server.store.runs import RunLanes
 
 DEFAULT_EXPERIMENT_ID = 0
@@ -40,7 +41,7 @@ def get_experiment(transaction: Transaction, text: str) -> Experiment:
     return experiment
 
 
-def require_active_experiment(experiment: Experiment) -> None:
+def require_active_experiment(experiment: Experiment | Home) -> None:
     """Refuse a change inside a deleted experiment."""
     if experiment.lifecycle_stage is not LifecycleStage.ACTIVE:
         raise invalid_parameter(

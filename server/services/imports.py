@@ -37,7 +37,8 @@ from server.protocol.logged_models import parse_name
 from server.services.artifact_places import joined, model_folder, run_folder
 from server.services.experiments import add_experiment, announce_experiment
 from server.services.logged_models import place_under_run
-from server.services.runs import PARENT_RUN_TAG, Runs, add_run
+from server.services.run_creates import add_run
+from server.services.runs import PARENT_RUN_TAG, Runs
 from server.store import artifacts, experiments, imported, logged_models, runs
 from server.store.imported import ImportState
 from server.store.logged_models import LoggedModel

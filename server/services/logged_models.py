@@ -20,8 +20,9 @@ from server.protocol import search as grammar
 from server.protocol.experiments import TagMessage
 from server.protocol.runs import MetricAnswer, ParamMessage, RunTagMessage, parse_param, parse_tag
 from server.protocol.search import LoggedModelOrderBy
+from server.services.claims import CreateKind, Made
 from server.services.identity import get_experiment, require_active_experiment, resolve_experiment_id
-from server.services.resends import DEDUPED, DEDUPED_TAG, Create, CreateKind, Made, Resends
+from server.services.resends import DEDUPED, DEDUPED_TAG, Create, Resends
 from server.store import logged_models, runs, search
 from server.store.logged_models import LoggedModel, ModelMetric
 

@@ -33,8 +33,9 @@ from server.protocol import limits, paging
 from server.protocol import registry as messages
 from server.protocol import search as grammar
 from server.services import announcements
+from server.services.claims import CreateKind, Made
 from server.services.registry_messages import load_models, load_versions
-from server.services.resends import DEDUPED, DEDUPED_TAG, Create, CreateKind, Made, Resends
+from server.services.resends import DEDUPED, DEDUPED_TAG, Create, Resends
 from server.services.sources import (
     Source,
     check_prompt_source,

@@ -14,23 +14,23 @@ A client that sends an `Idempotency-Key` leaves nothing to guess: its key stands
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 from typing import Generic, TypeVar
 
 import structlog
 
+from server.commit.group_work import GroupWork
 from server.commit.writer import Work, Writer
 from server.database.engine import Transaction
 from server.domain import failpoints
-from server.domain.errors import ErrorCode, MlflowError, does_not_exist, invalid_parameter
+from server.domain.errors import MlflowError, invalid_parameter
 from server.domain.origins import Connection, Origin
+from server.services.claims import Answered, Asked, Claim, Claims, CreateKind, GroupedCreates, Made
 from server.services.namings import Namings
-from server.store import accepted_creates
-from server.store.accepted_creates import AcceptedCreate
 
+R = TypeVar("R")
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
@@ -47,16 +47,6 @@ _LATELY_SECONDS = 30.0
 """How long connections are remembered: as long as the shortest of the times below."""
 
 
-class CreateKind(StrEnum):
-    """What is created."""
-
-    EXPERIMENT = "experiment"
-    RUN = "run"
-    LOGGED_MODEL = "logged_model"
-    REGISTERED_MODEL = "registered_model"
-    MODEL_VERSION = "model_version"
-
-
 _RESENT_WITHIN: Mapping[CreateKind, timedelta] = {
     # Longer than stock clients go on asking: 244 s.
     CreateKind.RUN: timedelta(minutes=5),
@@ -68,14 +58,6 @@ _RESENT_WITHIN: Mapping[CreateKind, timedelta] = {
 _UNIQUE = frozenset({CreateKind.EXPERIMENT, CreateKind.REGISTERED_MODEL})
 """What has a name of its own cannot be made twice, and who asks twice on purpose wants to be refused. Such a
 create is taken for a resend only while its answer has not been sent: the client had gone, or we had died."""
-
-
-@dataclass(frozen=True, slots=True)
-class Made(Generic[T]):
-    """What a create made: its answer, and what the proxy remembers it by."""
-
-    answer: T
-    subject: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +76,17 @@ class Create(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Claim:
-    """What a create would be recognised by. `is_anothers`: an equal one that is not the same is under way."""
+class GroupedCreate(Generic[R]):
+    """One create of a kind that a group makes all together, under a name that was chosen for it (`subject`).
 
-    fingerprint: bytes
-    holds: timedelta
-    body_hash: bytes | None = None
-    is_anothers: bool = False
+    `size_bytes` is what it adds to the backlog, as far as it tells.
+    """
+
+    request: R
+    subject: str
+    tells_time: bool
+    size_bytes: int
+    rows: int
 
 
 class Resends:
@@ -111,6 +97,7 @@ class Resends:
     ) -> None:
         self._writer = writer
         self._namings = namings
+        self._claims = Claims(namings)
         self._observe = observe or (lambda kind: None)
         self._lately: dict[bytes, tuple[Connection, float]] = {}
         """The last connection that sent each create, oldest first."""
@@ -122,36 +109,61 @@ class Resends:
             MlflowError: it broke a rule, or its key stands for another create (422) or for one whose
                 result is gone.
         """
-        claim = self._claim(create, origin)
+        claim = self._claim(create.kind, origin, tells_time=create.tells_time)
 
-        def apply(transaction: Transaction) -> tuple[Made[T], bool]:
-            if claim is None:
-                return create.make(transaction), False
-            return self._make_or_repeat(transaction, create, claim)
+        def apply(transaction: Transaction) -> Answered[T]:
+            return self._claims.make_or_repeat(transaction, create.kind, claim, create.make, create.repeat)
 
         made, is_resend = await self._writer.commit(Work(apply, rows=create.rows, alone=create.alone))
         if create.kind in _UNIQUE:
             origin.when_told(lambda: self._namings.after_read({made.subject}))
+        self._tell(create.kind, is_resend=is_resend)
+        return made.answer
+
+    def grouped(
+        self,
+        kind: CreateKind,
+        make_all: Callable[[Transaction, Sequence[R]], Sequence[Made[T] | MlflowError]],
+        repeat: Callable[[Transaction, R, str], T | None],
+    ) -> GroupedCreates[R, T]:
+        """A kind of create for `commit_grouped`. To be made once, by the service that owns the kind."""
+        return GroupedCreates(claims=self._claims, kind=kind, make_all=make_all, repeat=repeat)
+
+    async def commit_grouped(
+        self, creates: GroupedCreates[R, T], create: GroupedCreate[R], origin: Origin
+    ) -> T:
+        """Like `commit`, for a kind whose creates a group makes all together.
+
+        Raises:
+            MlflowError: as `commit`, or the backlog has no room for it.
+        """
+        claim = self._claim(creates.kind, origin, tells_time=create.tells_time)
+        asked = Asked(create.request, create.subject, claim)
+        job = GroupWork(creates.apply, asked, size_bytes=create.size_bytes, rows=create.rows)
+        made, is_resend = await self._writer.commit_together(job)
+        self._tell(creates.kind, is_resend=is_resend)
+        return made.answer
+
+    def _tell(self, kind: CreateKind, *, is_resend: bool) -> None:
         if is_resend:
-            log.info("create_repeated", kind=create.kind.value)
-            self._observe(create.kind.value)
+            log.info("create_repeated", kind=kind.value)
+            self._observe(kind.value)
         else:
             failpoints.reach("create.committed")
-        return made.answer
 
     # --- what it would be recognised by ---
 
-    def _claim(self, create: Create[T], origin: Origin) -> _Claim | None:
+    def _claim(self, kind: CreateKind, origin: Origin, *, tells_time: bool) -> Claim | None:
         if origin.idempotency_key is not None:
             if not 0 < len(origin.idempotency_key) <= _LONGEST_KEY:
                 raise invalid_parameter(f"An Idempotency-Key has between 1 and {_LONGEST_KEY} characters.")
-            key = origin.key_fingerprint(create.kind.value)
-            return None if key is None else _Claim(key, _KEY_HOLDS, origin.body_hash)
-        fingerprint = origin.fingerprint(create.kind.value)
-        if fingerprint is None or (create.kind is CreateKind.RUN and not create.tells_time):
+            key = origin.key_fingerprint(kind.value)
+            return None if key is None else Claim(key, _KEY_HOLDS, origin.body_hash)
+        fingerprint = origin.fingerprint(kind.value)
+        if fingerprint is None or (kind is CreateKind.RUN and not tells_time):
             return None
-        is_anothers = self._is_anothers(fingerprint, origin.connection, tells_time=create.tells_time)
-        return _Claim(fingerprint, _RESENT_WITHIN[create.kind], is_anothers=is_anothers)
+        is_anothers = self._is_anothers(fingerprint, origin.connection, tells_time=tells_time)
+        return Claim(fingerprint, _RESENT_WITHIN[kind], is_anothers=is_anothers)
 
     def _is_anothers(self, fingerprint: bytes, connection: Connection | None, *, tells_time: bool) -> bool:
         """Whether this is another create than the last one like it, as far as connections tell.
@@ -170,44 +182,3 @@ class Resends:
         if earlier is connection:
             return not tells_time
         return now - since < _SIDE_BY_SIDE_SECONDS
-
-    # --- in the writer's transaction ---
-
-    def _make_or_repeat(
-        self, transaction: Transaction, create: Create[T], claim: _Claim
-    ) -> tuple[Made[T], bool]:
-        if claim.is_anothers:
-            # Neither can be told from the other any more, should one of them lose its answer.
-            accepted_creates.withdraw(transaction, claim.fingerprint)
-            return create.make(transaction), False
-        earlier = accepted_creates.claim(transaction, claim.fingerprint)
-        if earlier is not None:
-            answer = self._repeat(transaction, create, claim, earlier)
-            if answer is not None:
-                return Made(answer, earlier.subject), True
-        made = create.make(transaction)
-        expires_at_ms = transaction.now_ms + int(claim.holds.total_seconds() * 1000)
-        accepted_creates.record(
-            transaction,
-            claim.fingerprint,
-            AcceptedCreate(create.kind.value, made.subject, claim.body_hash, expires_at_ms),
-        )
-        return made, False
-
-    def _repeat(
-        self, transaction: Transaction, create: Create[T], claim: _Claim, earlier: AcceptedCreate
-    ) -> T | None:
-        if claim.body_hash is None:
-            named = self._namings.knows(transaction, earlier.subject)
-            return None if named else create.repeat(transaction, earlier.subject)
-        if claim.body_hash != earlier.body_hash:
-            raise MlflowError(
-                ErrorCode.INVALID_PARAMETER_VALUE,
-                "This Idempotency-Key came with another request body before."
-                " Use a new key for a new request.",
-                status=422,
-            )
-        answer = create.repeat(transaction, earlier.subject)
-        if answer is None:
-            raise does_not_exist("What was made under this Idempotency-Key has been deleted since.")
-        return answer

@@ -12,38 +12,32 @@ from server.database.engine import Database, Transaction
 from server.domain.entities import LifecycleStage, Metric, RunInfo, RunStatus, ViewType
 from server.domain.errors import invalid_parameter
 from server.domain.names import make_run_name
-from server.domain.operations import CreateRun, DeleteRun, RestoreRun, SetTag, UpdateRun
+from server.domain.operations import DeleteRun, RestoreRun, SetTag, UpdateRun
 from server.domain.origins import Origin
-from server.journal.entries import Appends, Awaited, append_entry
-from server.journal.lanes import is_settled, open_run_lanes
+from server.journal.entries import append_entry
 from server.protocol import limits, paging
 from server.protocol import runs as messages
 from server.protocol import search as grammar
-from server.protocol.experiments import TagMessage
 from server.protocol.wire import encode_page, missing_parameter
-from server.services.experiments import announce_experiment
+from server.services.claims import CreateKind
 from server.services.identity import (
     DEFAULT_EXPERIMENT_ID,
-    get_experiment,
     get_run,
     get_run_lanes,
-    require_active_experiment,
     require_active_run,
     resolve_experiment_id,
 )
-from server.services.resends import DEDUPED, DEDUPED_TAG, Create, CreateKind, Made, Resends
+from server.services.resends import GroupedCreate, Resends
+from server.services.run_creates import RunCreate, make_runs, repeat_run
 from server.services.run_messages import load_runs
 from server.store import datasets, removals, runs, search
 from server.store.announcements import announce_runs
-from server.store.runs import NewRun
 
 RunPage = tuple[list[messages.RunMessage], str | None]
 PARENT_RUN_TAG = "mlflow.parentRunId"
 USER_TAG = "mlflow.user"
 LOG_MODEL_TAG = "mlflow.log-model.history"
 _HISTORY_KEYS = ("run_id", "artifact_path", "utc_time_created", "model_uuid")
-_CREATE_POSITION = 1
-_LONGEST_CREATE_TAG = 1000
 _DEFAULT_PAGE = 1000
 _LARGEST_PAGE = 50_000
 _VIEW_BY_NUMBER = {1: "ACTIVE_ONLY", 2: "DELETED_ONLY", 3: "ALL"}
@@ -57,6 +51,7 @@ class Runs:
         self._database = database
         self._writer = writer
         self._resends = resends
+        self._creates = resends.grouped(CreateKind.RUN, make_runs, repeat_run)
 
     # --- life ---
 
@@ -71,18 +66,30 @@ class Runs:
         name = _run_name(request.run_name, tags)
         limits.check_int64("start_time", request.start_time)
 
-        def make(transaction: Transaction) -> Made[messages.RunMessage]:
-            run = _create_run(transaction, request, name, tags, origin.principal)
-            return Made(run, run.info.run_id)
-
-        create = Create(
-            CreateKind.RUN,
-            make,
-            lambda transaction, run_id: _repeat_run(transaction, run_id, origin.principal),
-            tells_time=request.start_time is not None,
-            rows=5 + len(tags),
+        all_tags = {**tags, RUN_NAME_TAG: name}
+        if origin.principal is not None:
+            all_tags[messages.PRINCIPAL_TAG] = origin.principal
+        create = RunCreate(
+            run_id=uuid4().hex,
+            experiment_id=request.experiment_id or str(DEFAULT_EXPERIMENT_ID),
+            name=name,
+            user_id=request.user_id or tags.get(USER_TAG, ""),
+            start_time_ms=request.start_time,
+            parent_run_id=tags.get(PARENT_RUN_TAG),
+            principal=origin.principal,
+            tags=list(all_tags.items()),
         )
-        return await self._resends.commit(create, origin)
+        return await self._resends.commit_grouped(
+            self._creates,
+            GroupedCreate(
+                create,
+                create.run_id,
+                tells_time=request.start_time is not None,
+                size_bytes=create.size_bytes,
+                rows=create.rows,
+            ),
+            origin,
+        )
 
     async def get(self, run_id: str) -> messages.RunMessage:
         """One run with its latest metrics, params, tags, inputs and outputs."""
@@ -254,101 +261,6 @@ class Runs:
 
 
 # --- creating -------------------------------------------------------------------------------
-
-
-def _create_run(
-    transaction: Transaction,
-    request: messages.CreateRunRequest,
-    name: str,
-    tags: dict[str, str],
-    principal: str | None,
-) -> messages.RunMessage:
-    experiment = get_experiment(transaction, request.experiment_id or str(DEFAULT_EXPERIMENT_ID))
-    require_active_experiment(experiment)
-    run_id = uuid4().hex
-    all_tags = {**tags, RUN_NAME_TAG: name}
-    if principal is not None:
-        all_tags[messages.PRINCIPAL_TAG] = principal
-    new = NewRun(
-        run_id=run_id,
-        experiment_id=experiment.experiment_id,
-        name=name,
-        user_id=request.user_id or tags.get(USER_TAG, ""),
-        status=RunStatus.RUNNING,
-        start_time_ms=request.start_time,
-        artifact_uri=f"{experiment.artifact_location.rstrip('/')}/{run_id}/artifacts",
-        parent_run_id=tags.get(PARENT_RUN_TAG),
-        principal=principal,
-        tags=list(all_tags.items()),
-    )
-    run_pk = add_run(transaction, new)
-    info = RunInfo(
-        run_pk,
-        run_id,
-        new.experiment_id,
-        name,
-        new.user_id,
-        new.status,
-        new.start_time_ms,
-        None,
-        new.artifact_uri,
-        LifecycleStage.ACTIVE,
-    )
-    announce_runs(transaction, [("created", info)])
-    data = messages.RunDataMessage(tags=[TagMessage(key, value) for key, value in all_tags.items()])
-    return messages.RunMessage(messages.run_info_message(info), data, messages.RunInputsMessage())
-
-
-def add_run(transaction: Transaction, new: NewRun) -> int:
-    """Store a new run with lanes of its own, and promise its delivery; its run_pk."""
-    data_lane, artifact_lane = open_run_lanes(transaction)
-    run_pk = runs.insert(transaction, new, data_lane=data_lane, artifact_lane=artifact_lane)
-    experiment = announce_experiment(transaction, new.experiment_id, new.principal)
-    _append_create(transaction, new, data_lane, experiment)
-    return run_pk
-
-
-def _repeat_run(transaction: Transaction, run_id: str, principal: str | None) -> messages.RunMessage | None:
-    """The run that an earlier create made, as it is now, with a tag that says it was asked for again."""
-    found = runs.list_infos(transaction, list(runs.find_made(transaction, [run_id]).values()))
-    if not found:
-        return None
-    info = found[0]
-    tags = dict(runs.list_tags(transaction, [info.run_pk]).get(info.run_pk, []))
-    if DEDUPED_TAG not in tags and info.lifecycle_stage is LifecycleStage.ACTIVE:
-        runs.set_tag(transaction, info.run_pk, DEDUPED_TAG, DEDUPED)
-        lane_id = runs.data_lane_of(transaction, info.run_pk)
-        append_entry(transaction, lane_id, SetTag(DEDUPED_TAG, DEDUPED), principal=principal)
-    return load_runs(transaction, found)[0]
-
-
-def _append_create(transaction: Transaction, new: NewRun, data_lane: int, experiment: Awaited | None) -> None:
-    """The run's creation, and its own tags after it: one that is refused must not hold up the run."""
-    system = {key: value for key, value in new.tags if _goes_with_create(key, value)}
-    appends = Appends(transaction, opened=[data_lane])
-    appends.append(
-        data_lane,
-        CreateRun(new.name, new.user_id, new.start_time_ms, new.parent_run_id, system),
-        principal=new.principal,
-        awaits=_awaited_by_create(transaction, new, experiment),
-    )
-    for key, value in new.tags:
-        if key not in system:
-            appends.append(data_lane, SetTag(key, value), principal=new.principal)
-    appends.write()
-
-
-def _goes_with_create(key: str, value: str) -> bool:
-    return key.startswith("mlflow.") and len(value) <= _LONGEST_CREATE_TAG
-
-
-def _awaited_by_create(transaction: Transaction, new: NewRun, experiment: Awaited | None) -> list[Awaited]:
-    """A run is made after its experiment, and a child after a parent that is still on its way."""
-    awaited = [] if experiment is None else [experiment]
-    parent = runs.find_lanes(transaction, new.parent_run_id) if new.parent_run_id else None
-    if parent is not None and not is_settled(transaction, parent.data_lane, _CREATE_POSITION):
-        awaited.append(Awaited(parent.data_lane, _CREATE_POSITION))
-    return awaited
 
 
 def _run_name(name: str | None, tags: dict[str, str]) -> str:

@@ -5,10 +5,11 @@ name, so whoever knows it has the answer. Rows under a client's own key (they ha
 they expire.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from server.database.engine import Transaction
+from server.database.together import insert
 
 _FIND = "SELECT kind, subject, body_hash, expires_at_ms FROM accepted_creates WHERE fingerprint = ?"
 _CLAIM = (
@@ -23,6 +24,19 @@ _NAMED = " FROM accepted_creates WHERE body_hash IS NULL AND subject"
 _PURGE = (
     "DELETE FROM accepted_creates WHERE fingerprint IN (SELECT fingerprint FROM accepted_creates"
     " WHERE expires_at_ms < ? ORDER BY expires_at_ms LIMIT ?)"
+)
+
+
+_CLAIM_TOGETHER = insert(
+    "accepted_creates",
+    {
+        "fingerprint": "BYTEA",
+        "kind": "TEXT",
+        "subject": "TEXT",
+        "body_hash": "BYTEA",
+        "expires_at_ms": "BIGINT",
+    },
+    "ON CONFLICT (fingerprint) DO NOTHING",
 )
 
 
@@ -53,6 +67,24 @@ def claim(transaction: Transaction, fingerprint: bytes) -> AcceptedCreate | None
     return None
 
 
+def claim_together(transaction: Transaction, creates: Mapping[bytes, AcceptedCreate]) -> set[bytes]:
+    """Record creates that are about to be made; the fingerprints under which no other stood.
+
+    Their subjects are new: nothing else stands for one of them. Whoever asks for the same at the same time,
+    on any replica, waits until this transaction ends; always in one order, so that two never wait for each
+    other.
+    """
+    rows = [
+        (fingerprint, create.kind, create.subject, create.body_hash, create.expires_at_ms)
+        for fingerprint, create in sorted(creates.items())
+    ]
+    if transaction.run_together(_CLAIM_TOGETHER, rows) == len(rows):
+        return set(creates)
+    subjects = [create.subject for create in creates.values()]
+    claimed = transaction.rows_in("SELECT fingerprint FROM accepted_creates WHERE subject", subjects)
+    return {bytes(row[0]) for row in claimed}
+
+
 def record(transaction: Transaction, fingerprint: bytes, create: AcceptedCreate) -> None:
     """Say what the create under a claimed fingerprint has made."""
     transaction.run(
@@ -60,9 +92,9 @@ def record(transaction: Transaction, fingerprint: bytes, create: AcceptedCreate)
     )
 
 
-def withdraw(transaction: Transaction, fingerprint: bytes) -> None:
-    """Let nothing stand under this fingerprint."""
-    transaction.run("DELETE FROM accepted_creates WHERE fingerprint = ?", (fingerprint,))
+def withdraw(transaction: Transaction, fingerprints: Iterable[bytes]) -> None:
+    """Let nothing stand under these fingerprints."""
+    transaction.run_in("DELETE FROM accepted_creates WHERE fingerprint", sorted(fingerprints))
 
 
 def list_unnamed(transaction: Transaction, subjects: Iterable[str]) -> set[str]:

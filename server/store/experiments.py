@@ -1,6 +1,7 @@
 """Experiments and their tags."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from server.database.engine import Transaction
 from server.domain.entities import Experiment, KeyValue, LifecycleStage
@@ -50,14 +51,27 @@ def lane_of(transaction: Transaction, experiment_id: int) -> int:
     )
 
 
-def lane_place_of(transaction: Transaction, experiment_id: int) -> tuple[int, int, int]:
-    """The experiment's lane, its last position and the one it has settled."""
-    lane_id, last_position, settled_position = transaction.rows(
-        "SELECT lanes.lane_id, lanes.last_position, lanes.settled_position FROM experiments"
-        " JOIN lanes ON lanes.lane_id = experiments.lane_id WHERE experiments.experiment_id = ?",
-        (experiment_id,),
-    )[0]
-    return lane_id, last_position, settled_position
+@dataclass(frozen=True, slots=True)
+class Home:
+    """What a new run needs to know of its experiment. `announced` and `settled` are positions of its lane."""
+
+    experiment_id: int
+    artifact_location: str
+    lifecycle_stage: LifecycleStage
+    lane_id: int
+    announced: int
+    settled: int
+
+
+def list_homes(transaction: Transaction, experiment_ids: Iterable[int]) -> dict[int, Home]:
+    """The experiments with these ids that exist."""
+    rows = transaction.rows_in(
+        "SELECT experiments.experiment_id, experiments.artifact_location, experiments.lifecycle_stage,"
+        " lanes.lane_id, lanes.last_position, lanes.settled_position FROM experiments"
+        " JOIN lanes ON lanes.lane_id = experiments.lane_id WHERE experiments.experiment_id",
+        experiment_ids,
+    )
+    return {row[0]: Home(row[0], row[1], LifecycleStage(row[2]), *row[3:]) for row in rows}
 
 
 def upstream_name_is_taken(transaction: Transaction, name: str) -> bool:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.database.engine import Transaction
-from server.database.together import Together
+from server.database.ids import NumberedKey, take_ids
+from server.database.together import Change
 from server.database.together import insert as insert_rows
 from server.domain.entities import LifecycleStage, RunInfo, RunStatus
 
@@ -29,11 +30,33 @@ INFO = (
     f"run_pk, run_id, experiment_id, name, user_id, status, start_time_ms, end_time_ms, artifact_uri, {STAGE}"
 )
 
+_RUN_PK = NumberedKey("runs", "run_pk")
+_LANE_ID = NumberedKey("lanes", "lane_id")
 _INSERT_TAG = insert_rows("tags", {"run_pk": "BIGINT", "key": "TEXT", "value": "TEXT"})
-_OWN_LANE = Together(
-    "UPDATE lanes SET subject_id = ? WHERE lane_id = ?",
-    "UPDATE lanes SET subject_id = column1 FROM {given} WHERE lane_id = column2",
-    ("BIGINT", "BIGINT"),
+_INSERT_RUN = insert_rows(
+    "runs",
+    {
+        "run_pk": "BIGINT",
+        "run_id": "TEXT",
+        "experiment_id": "BIGINT",
+        "name": "TEXT",
+        "user_id": "TEXT",
+        "status": "TEXT",
+        "start_time_ms": "BIGINT",
+        "artifact_uri": "TEXT",
+        "lifecycle_stage": "TEXT",
+        "parent_run_id": "TEXT",
+        "born": "TEXT",
+        "created_at_ms": "BIGINT",
+        "principal": "TEXT",
+        "data_lane_id": "BIGINT",
+        "artifact_lane_id": "BIGINT",
+    },
+)
+_BORN_HERE = "proxy"
+_PARENTS = (
+    "SELECT runs.run_id, runs.data_lane_id, lanes.settled_position, runs.upstream_id"
+    " FROM runs JOIN lanes ON lanes.lane_id = runs.data_lane_id"
 )
 
 
@@ -70,6 +93,23 @@ class NewRun:
     parent_run_id: str | None
     principal: str | None
     tags: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunKeys:
+    """What a new run is referred to by: numbers that were taken for it."""
+
+    run_pk: int
+    data_lane: int
+    artifact_lane: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """What a new run needs to know of its parent: its data lane, and the position that this has settled."""
+
+    data_lane: int
+    settled: int
 
 
 def info_of(row: Sequence[Any]) -> RunInfo:
@@ -115,6 +155,19 @@ def find_lanes(transaction: Transaction, run_id: str) -> RunLanes | None:
     row = rows[0]
     transaction.named.add(row[1])
     return RunLanes(row[0], row[1], row[2], row[3], row[4], LifecycleStage(row[5]), row[6])
+
+
+def find_parents(transaction: Transaction, run_ids: Iterable[str]) -> dict[str, Parent]:
+    """The runs that have these ids here, or in the workspace, by the id that was given."""
+    wanted = set(run_ids)
+    rows = transaction.rows_in(f"{_PARENTS} WHERE run_id", wanted)
+    found = {row[0]: Parent(row[1], row[2]) for row in rows}
+    if missing := wanted - found.keys():
+        foreign = transaction.rows_in(f"{_PARENTS} WHERE upstream_id", missing)
+        found |= {row[3]: Parent(row[1], row[2]) for row in foreign}
+        rows += foreign
+    transaction.named.update(row[0] for row in rows)
+    return found
 
 
 def data_lane_of(transaction: Transaction, run_pk: int) -> int:
@@ -167,14 +220,19 @@ def _grouped(rows: list[tuple[Any, ...]]) -> dict[int, list[tuple[str, str]]]:
     return grouped
 
 
-def insert(transaction: Transaction, run: NewRun, *, data_lane: int, artifact_lane: int) -> int:
-    """Store a new run with its tags; its run_pk."""
-    run_pk = int(
-        transaction.rows(
-            "INSERT INTO runs (run_id, experiment_id, name, user_id, status, start_time_ms, artifact_uri,"
-            " lifecycle_stage, parent_run_id, born, created_at_ms, principal, data_lane_id, artifact_lane_id)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING run_pk",
+def take_keys(transaction: Transaction, count: int) -> list[RunKeys]:
+    """Keys for so many new runs; on SQLite they are to be used before others are taken."""
+    run_pks, lane_ids = take_ids(transaction, [(_RUN_PK, count), (_LANE_ID, 2 * count)])
+    return [RunKeys(*keys) for keys in zip(run_pks, lane_ids[::2], lane_ids[1::2], strict=True)]
+
+
+def inserted(transaction: Transaction, new: Iterable[tuple[NewRun, RunKeys]]) -> list[Change]:
+    """What stores new runs with their tags."""
+    rows, tags = [], []
+    for run, keys in new:
+        rows.append(
             (
+                keys.run_pk,
                 run.run_id,
                 run.experiment_id,
                 run.name,
@@ -184,21 +242,15 @@ def insert(transaction: Transaction, run: NewRun, *, data_lane: int, artifact_la
                 run.artifact_uri,
                 LifecycleStage.ACTIVE.value,
                 run.parent_run_id,
-                "proxy",
+                _BORN_HERE,
                 transaction.now_ms,
                 run.principal,
-                data_lane,
-                artifact_lane,
-            ),
-        )[0][0]
-    )
-    transaction.run_all(
-        [
-            (_INSERT_TAG, [(run_pk, key, value) for key, value in run.tags]),
-            (_OWN_LANE, [(run_pk, data_lane), (run_pk, artifact_lane)]),
-        ]
-    )
-    return run_pk
+                keys.data_lane,
+                keys.artifact_lane,
+            )
+        )
+        tags += [(keys.run_pk, key, value) for key, value in run.tags]
+    return [(_INSERT_RUN, rows), (_INSERT_TAG, tags)]
 
 
 def set_lifecycle_stage(

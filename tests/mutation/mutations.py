@@ -154,8 +154,8 @@ MUTATIONS = (
         (
             Edit(
                 "server/commit/run_writes.py",
-                "        journal.await_lane(position, run.artifact_lane)\n",
-                "        pass\n",
+                "    append(update, awaits_end_of=[run.artifact_lane] if ends else [])\n",
+                "    append(update)\n",
             ),
         ),
         (f"{D}test_large_artifacts.py::test_metrics_overtake_a_big_upload",),
@@ -175,9 +175,9 @@ MUTATIONS = (
         "a child does not wait for its parent",
         (
             Edit(
-                "server/services/runs.py",
-                "        awaited.append(Awaited(parent.data_lane, _CREATE_POSITION))\n",
-                "        pass\n",
+                "server/services/run_creates.py",
+                "            awaits = [*awaits, Awaited(parent.data_lane, _CREATE_POSITION)]\n",
+                "            pass\n",
             ),
         ),
         (f"{D}test_scenarios.py::test_a_child_acknowledged_before_its_parent_is_delivered",),
@@ -253,8 +253,8 @@ MUTATIONS = (
         (
             Edit(
                 "server/replay/gate.py",
-                "        if self.wait_seconds > 0:\n            return False\n",
-                "",
+                "self._closed_until = now + _BACKOFF.delay(self._failures, self._jitter).total_seconds()",
+                "self._closed_until = now",
             ),
             Edit(
                 "server/replay/gate.py",
@@ -262,7 +262,7 @@ MUTATIONS = (
                 "        if False:\n            if self._clock",
             ),
         ),
-        (f"{D}test_throttling.py::test_no_client_notices", f"{D}test_standing.py::test_refused_for_a_while"),
+        (f"{D}test_fair_share.py::test_a_workspace_that_is_away_is_asked_by_one_at_a_time",),
     ),
     Mutation(
         "a call may last for ever",

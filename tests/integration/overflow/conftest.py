@@ -11,8 +11,8 @@ from server.domain.entities import RunStatus
 from server.domain.operations import LogParam, Operation, SetTag
 from server.journal import leases
 from server.journal.contents import Contents, EntryRow, PointRow, read_range
-from server.journal.entries import append_entry
-from server.journal.lanes import LaneKind, open_lane
+from server.journal.entries import Appends, append_entry
+from server.journal.lanes import LaneKind, NewLane
 from server.journal.leases import Lease
 from server.services.experiments import add_default_experiment
 from server.store import runs
@@ -63,8 +63,6 @@ def bench(database_url: str) -> Iterator[Bench]:
 
 
 def _make_run(transaction: Transaction) -> tuple[int, int]:
-    data_lane = open_lane(transaction, LaneKind.RUN_DATA, 0)
-    artifact_lane = open_lane(transaction, LaneKind.RUN_ARTIFACTS, 0)
     new = runs.NewRun(
         run_id="0" * 32,
         experiment_id=0,
@@ -77,7 +75,14 @@ def _make_run(transaction: Transaction) -> tuple[int, int]:
         principal=None,
         tags=[],
     )
-    return data_lane, runs.insert(transaction, new, data_lane=data_lane, artifact_lane=artifact_lane)
+    [keys] = runs.take_keys(transaction, 1)
+    lanes = {
+        keys.data_lane: NewLane(LaneKind.RUN_DATA, keys.run_pk),
+        keys.artifact_lane: NewLane(LaneKind.RUN_ARTIFACTS, keys.run_pk),
+    }
+    opened = Appends(transaction, opened=lanes).changes()
+    transaction.run_all([*runs.inserted(transaction, [(new, keys)]), *opened])
+    return keys.data_lane, keys.run_pk
 
 
 def param(position: int, key: str, value: str = "x") -> EntryRow:
