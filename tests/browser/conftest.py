@@ -16,9 +16,9 @@ from tests.support.interpreters import client_python, run_client
 from tests.support.server import ServerProcess
 
 SCREENSHOTS = REPOSITORY / "build" / "screenshots"
-PATIENCE_MS = 60_000
+PATIENCE_MS = 120_000
 QUIET_MS = 500
-SETTLE_MS = 10_000
+SETTLE_MS = 30_000
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -211,6 +211,7 @@ def visit(site: Site, browser: Any) -> Iterator[Visit]:
 def visiting(browser: Any, origin: str, *, key: str | None = None, **options: Any) -> Iterator[Visit]:
     """A page with storage of its own; with `key`, of somebody who has logged in with it."""
     context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
+    context.set_default_timeout(PATIENCE_MS)
     context.add_init_script(ASSISTANT_WAS_SHOWN)
     if key is not None:
         assert context.request.post(f"{origin}/login", data={"key": key}).ok

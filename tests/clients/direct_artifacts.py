@@ -46,7 +46,7 @@ def drain() -> None:
     """Let the run be made in the workspace: only then are files taken there directly."""
     request = urllib.request.Request(
         f"{os.environ['MLFLOW_TRACKING_URI']}/api/2.0/mlproxy/drain",
-        data=b'{"timeout_seconds": 30}',
+        data=b'{"timeout_seconds": 240}',
         headers={"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request) as answer:

@@ -30,7 +30,7 @@ MAJOR = mlflow.__version__.split(".")[0]
 IS_MLFLOW_3 = int(MAJOR) >= 3
 FEATURES = np.array([[0.0], [1.0], [2.0], [3.0]])
 LABELS = np.array([0, 0, 1, 1])
-DEADLINE_SECONDS = 20
+DEADLINE_SECONDS = 120
 Facts = dict[str, Any]
 
 

@@ -12,7 +12,7 @@ from tests.support.emulator import EmulatorProcess
 from tests.support.interpreters import client_python, run_client
 from tests.support.server import ServerProcess
 
-DRAIN_SECONDS = 60
+DRAIN_SECONDS = 240
 Record = dict[str, Any]
 
 

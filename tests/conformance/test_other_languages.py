@@ -22,7 +22,7 @@ from tests.support.server import ServerProcess
 from tests.support.workspace import WorkspaceRun, point, run_of, runs_of
 
 BASE_MS = 1_700_000_000_000
-CLIENT_TIMEOUT_SECONDS = 120
+CLIENT_TIMEOUT_SECONDS = 480
 Record = dict[str, Any]
 
 

@@ -16,7 +16,7 @@ from tests.support.interpreters import client_python
 from tests.support.server import ServerProcess
 
 DEPLOY = REPOSITORY / "deploy"
-SCRIPT_TIMEOUT_SECONDS = 120
+SCRIPT_TIMEOUT_SECONDS = 480
 # What a training script does that names neither server nor experiment.
 TRAINING = """
 import mlflow

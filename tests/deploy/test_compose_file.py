@@ -36,7 +36,7 @@ def findings(file: Path) -> str:
         ],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert (done.returncode == 0) is (not done.stdout.strip()), done.stderr

@@ -15,6 +15,8 @@ from tests.support.server import ServerProcess
 
 __all__ = ["make_database", "postgres_url"]
 StartServer = Callable[..., ServerProcess]
+DRAIN_SECONDS = 180.0
+"""For how long all may be on its way: only to end a test that would wait for ever."""
 
 
 @pytest.fixture(scope="session")
@@ -61,10 +63,10 @@ def deliver_to(
 
 @pytest.fixture(scope="module")
 def module_server(
-    module_emulator: EmulatorProcess, tmp_path_factory: pytest.TempPathFactory
+    module_emulator: EmulatorProcess, nursery: Nursery, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
     """The module's proxy, which delivers to its workspace."""
-    with deliver_to(module_emulator, tmp_path_factory.mktemp("server")) as running:
+    with deliver_to(module_emulator, tmp_path_factory.mktemp("server"), nursery) as running:
         yield running
 
 
@@ -90,7 +92,7 @@ def experiment(client: Tracking, request: pytest.FixtureRequest) -> str:
     return client.create_experiment(request.node.name.replace("[", " ").replace("]", "").replace("/", " "))
 
 
-def drain(server: ServerProcess, *, timeout: float = 60.0) -> int:
+def drain(server: ServerProcess, *, timeout: float = DRAIN_SECONDS) -> int:
     """Wait until nothing is pending or uncertain, as `mlproxy drain` does; how many entries are parked.
 
     It asks again and again: each time, delivery looks at once at what it would look at within two seconds.
@@ -106,12 +108,12 @@ def drain(server: ServerProcess, *, timeout: float = 60.0) -> int:
 def ask_to_drain(server: ServerProcess) -> dict[str, int]:
     """What is left after half a second of delivery without waiting for company."""
     answer = httpx.post(
-        f"{server.url}/api/2.0/mlproxy/drain", json={"timeout_seconds": 0.4}, timeout=30, trust_env=False
+        f"{server.url}/api/2.0/mlproxy/drain", json={"timeout_seconds": 0.4}, timeout=60, trust_env=False
     )
     assert answer.is_success, answer.text
     return dict(answer.json())
 
 
-def drain_all(server: ServerProcess, *, timeout: float = 60.0) -> None:
+def drain_all(server: ServerProcess, *, timeout: float = DRAIN_SECONDS) -> None:
     """Wait until all is delivered; nothing may be parked."""
     assert drain(server, timeout=timeout) == 0

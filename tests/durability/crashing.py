@@ -1,6 +1,7 @@
 """A server that dies at a named place when it is told to, and comes back."""
 
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,8 +12,13 @@ from tests.durability.conftest import drain_all
 from tests.durability.tracking import Tracking
 from tests.support.server import ServerProcess
 
-DEATH_SECONDS = 20.0
+DEATH_SECONDS = 120.0
 KILLED = -9
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process stands still, as after SIGSTOP."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 @dataclass(slots=True)
@@ -23,6 +29,7 @@ class CrashingServer:
     script: Path
     database_url: str | None
     client: Tracking = field(init=False)
+    lives: int = 1
 
     def __post_init__(self) -> None:
         self.client = Tracking(self.server.url)
@@ -31,8 +38,16 @@ class CrashingServer:
         """Arm these failpoints, and no others, from now on."""
         self.script.write_text(text_)
 
+    def survive(self, operation: Callable[[Tracking], object]) -> None:
+        """What a client does; once more if the server dies under it."""
+        try:
+            operation(self.client)
+        except httpx.TransportError:
+            self.revive()
+            operation(self.client)
+
     def die_while_draining(self) -> None:
-        """Ask for delivery at once, and wait for the death that comes of it."""
+        """Ask for delivery at once, and wait for the death that comes of it, or has come already."""
         try:
             drain_all(self.server, timeout=DEATH_SECONDS)
         except httpx.TransportError:
@@ -51,6 +66,7 @@ class CrashingServer:
         if self.database_url is not None:
             end_leases(self.database_url)
         self.server.launch()
+        self.lives += 1
         self.client.close()
         self.client = Tracking(self.server.url)
 

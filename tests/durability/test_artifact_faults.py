@@ -55,8 +55,8 @@ def test_the_signed_address_ends_in_the_middle(
     emulator: EmulatorProcess, server: ServerProcess, client: Tracking, experiment: str
 ) -> None:
     """When the address for an upload ends while blocks are on their way, a fresh one is fetched, and used."""
-    emulator.settings(write_sas_seconds=1.0)
-    emulator.add_fault(match=PUT_LARGE, effect="delay", delay_seconds=0.6, times=BLOCKS)
+    emulator.settings(write_sas_seconds=2.0)
+    emulator.add_fault(match=PUT_LARGE, effect="delay", delay_seconds=1.2, times=BLOCKS)
     run = client.create_run(experiment, "address ended")
     client.upload(run, "model/large.bin", LARGE)
     client.end(run)
@@ -73,7 +73,7 @@ def test_blob_storage_goes_away_in_the_middle(
     emulator.add_fault(match=PUT_LARGE, effect="delay", delay_seconds=0.5)
     run = client.create_run(experiment, "storage away")
     client.upload(run, "model/large.bin", LARGE)
-    wait_until(lambda: emulator.faults()[0]["hits"] >= 2, within=30, what="the upload under way")
+    wait_until(lambda: emulator.faults()[0]["hits"] >= 2, within=120, what="the upload under way")
     emulator.kill()
     emulator.restart()
     drain_all(server)
@@ -118,7 +118,8 @@ def test_several_writers_to_one_path(
     drain_all(server)
     assert_delivered(emulator, run)
     assert client.download(run, "shared.bin") == here
-    assert not [path for path in (server.data_dir / "spool").rglob("*") if path.is_file()]
+    spool = server.data_dir / "spool"
+    wait_until(lambda: not any(path.is_file() for path in spool.rglob("*")), within=60, what="an empty spool")
 
 
 def test_a_file_that_the_spool_cannot_hold(

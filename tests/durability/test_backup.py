@@ -2,7 +2,6 @@
 
 import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -113,7 +112,7 @@ class Busy(threading.Thread):
 
     def finish(self) -> None:
         self._stop_event.set()
-        self.join(30)
+        self.join(120)
         assert not self.is_alive()
 
 
@@ -150,14 +149,14 @@ def test_yesterdays_backup_after_todays_delivery(site: Site) -> None:
     drain(server)
     emulator.add_fault(match=LOG_BATCH, effect="status", status=400, times=1)
     client.set_tag(parked, "refused", "by the workspace")
-    wait_until(lambda: server.status()["parked"] == 1, within=20, what="a parked entry")
+    wait_until(lambda: server.status()["parked"] == 1, within=120, what="a parked entry")
     busy = client.create_run(experiment_id, "busy")
     uncertain = client.create_run(experiment_id, "uncertain")
     drain(server)
     # From here on nothing is known to arrive; one batch does, and its answer is lost.
     emulator.add_fault(match=LOG_BATCH, effect="drop_answer", when="after", times=1)
     client.log_points(uncertain, [("loss", step / 4, step) for step in range(20)])
-    wait_until(lambda: emulator.faults()[-1]["hits"], within=20, what="a lost answer")
+    wait_until(lambda: emulator.faults()[-1]["hits"], within=120, what="a lost answer")
     emulator.add_fault(match=EVERYTHING, effect="status", status=503)
     behind = train(client, experiment_id, "behind")
     client.post("registered-models/create", {"name": f"model-{site.kind}"})
@@ -179,7 +178,8 @@ def test_yesterdays_backup_after_todays_delivery(site: Site) -> None:
     server.kill()
 
     restored, client = site.restore(file)
-    assert "generation 2 of the journal, from a backup" in restored.log_file.read_text()
+    words = "generation 2 of the journal, from a backup"
+    wait_until(lambda: words in restored.log_file.read_text(), within=60, what="the generation in the log")
     status = restored.status()
     assert status["generation"] == 2
     assert drain(restored) == 1
@@ -287,18 +287,20 @@ def test_a_file_delivered_and_removed_during_the_backup_is_in_it(site: Site) -> 
     site.emulator.add_fault(match=EVERYTHING, effect="status", status=503)
     for number in range(5):
         client.upload(run, f"{number}.bin", BIG_FILE + bytes([number]))
-    armed.write_text("backup.snapshot=sleep:4")
+    armed.write_text("backup.snapshot=hold")
     done: list[Path] = []
     backup = threading.Thread(target=lambda: done.append(site.back_up(server)))
     backup.start()
     spool = server.data_dir / "spool"
-    wait_until(lambda: list(spool.glob(".hold-*.lock")), within=30, what="a backup under way")
-    time.sleep(0.5)
+    wait_until((site.folder / "failpoints.held").exists, within=120, what="a backup with its snapshot")
     site.emulator.clear_faults()
     drain(server)
+    wait_until(
+        lambda: not any(path.is_file() for path in spool.glob("??/*")), within=60, what="an empty spool"
+    )
     assert backup.is_alive()
-    assert [path for path in spool.glob("??/*") if path.is_file()] == []
-    backup.join(60)
+    armed.write_text("")
+    backup.join(120)
     assert done, "the backup was not made"
     server.kill()
     restored, client = site.restore(done[0])
@@ -364,7 +366,7 @@ def test_a_restore_that_is_cut_off_is_known_and_can_be_repeated(point: str, site
     server.stop()
     cut = server.cli("restore", str(file), "--replace", MLPROXY_TEST_FAILPOINTS=f"{point}=kill")
     assert cut.returncode == -signal.SIGKILL
-    refused = server.cli("serve", timeout=30)
+    refused = server.cli("serve")
     assert refused.returncode == 1
     assert "mlproxy restore FILE --replace" in refused.stderr
     again = server.cli("restore", str(file), "--replace")

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.durability.conftest import deliver_to, drain_all
@@ -215,11 +214,7 @@ def set_scene(crashing: CrashingServer, name: str) -> Scene:
 
 def perform(crashing: CrashingServer, scene: Scene, operation: str) -> None:
     """One operation, once more if the server dies under it."""
-    try:
-        OPERATIONS[operation](scene, crashing.client)
-    except httpx.TransportError:
-        crashing.revive()
-        OPERATIONS[operation](scene, crashing.client)
+    crashing.survive(lambda client: OPERATIONS[operation](scene, client))
 
 
 def assert_all_there(emulator: EmulatorProcess, crashing: CrashingServer, scene: Scene, before: str) -> None:
@@ -253,9 +248,9 @@ def test_killed_at(
     before = scene.run.run_id
     place, _, count = place.partition("@")
     crashing.arm(f"{place}=kill@{count or 1}")
-    lives = crashing.server.pid
+    lives = crashing.lives
     perform(crashing, scene, operation)
-    if crashing.server.is_running and crashing.server.pid == lives:
+    if crashing.lives == lives:
         crashing.die_while_draining()
         crashing.revive()
     assert_all_there(emulator, crashing, scene, before)
@@ -279,9 +274,9 @@ def test_killed_between_making_a_marked_run_and_knowing_its_id(
     """A run that the workspace named itself, made when the process died, is found and not made twice."""
     emulator.settings(history_patch_status=405)
     experiment_id = crashing.client.create_experiment("marked and killed")
+    crashing.arm("run.made_with_marker=kill")
     run = crashing.client.create_run(experiment_id, "marked")
     crashing.client.log_metric(run, "loss", 0.5, 0)
-    crashing.arm("run.made_with_marker=kill")
     crashing.die_while_draining()
     crashing.revive()
     drain_all(crashing.server)
@@ -295,8 +290,8 @@ def test_killed_while_reading_back(crashing: CrashingServer, emulator: EmulatorP
     drain_all(crashing.server)
     for step, when in enumerate(("before", "after")):
         emulator.add_fault(match="POST .*/runs/log-batch$", effect="drop_answer", when=when, times=1)
-        crashing.client.log_metric(scene.run, "loss", step / 3, step)
         crashing.arm("uncertain.read=kill")
+        crashing.client.log_metric(scene.run, "loss", step / 3, step)
         crashing.die_while_draining()
         crashing.revive()
         drain_all(crashing.server)
@@ -309,11 +304,11 @@ def test_killed_at_one_commit_after_the_other(crashing: CrashingServer, emulator
     runs = []
     for number in range(1, COMMITS + 1):
         scene = Scene(LoggedRun("", "", ""), experiment_id, f"killed at commit {number}")
-        first_life = crashing.server.pid
+        lives = crashing.lives
         crashing.arm(f"commit.{'before' if number % 2 else 'after'}=kill@{number}")
         for operation in ("create run", "log batch", "set tag", "small file", "end run"):
             perform(crashing, scene, operation)
-        if crashing.server.is_running and crashing.server.pid == first_life:
+        if crashing.lives == lives:
             crashing.die_while_draining()
             crashing.revive()
         runs.append(scene.run)

@@ -19,6 +19,7 @@ from tests.durability.conftest import deliver_to, drain_all
 from tests.durability.tracking import LoggedRun, Tracking, assert_delivered
 from tests.integration.conftest import MakeDatabase
 from tests.support.emulator import EmulatorProcess
+from tests.support.nursery import Nursery
 from tests.support.server import ServerProcess
 from tests.support.workspace import run_of, wait_until
 
@@ -80,12 +81,13 @@ def direct_server(
     request: pytest.FixtureRequest,
     make_database: MakeDatabase,
     module_emulator: EmulatorProcess,
+    nursery: Nursery,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[ServerProcess]:
     """A server that lets clients past it, on either database."""
     folder = tmp_path_factory.mktemp("direct")
     database = {"MLPROXY_DATABASE_URL": make_database("postgres")} if request.param == "postgres" else {}
-    with deliver_to(module_emulator, folder, **SETTINGS, **database) as server:
+    with deliver_to(module_emulator, folder, nursery, **SETTINGS, **database) as server:
         yield server
         said = server.log_file.read_text()
         assert not re.search(r"sig=(?!\[redacted)", said), "a signed address is in the log"
@@ -148,7 +150,8 @@ def test_the_rest_is_streamed(
     client.upload(run, "taken.txt", b"x")
     client.upload(run, "folder/inner.txt", b"x")
     drain_all(direct_server)
-    emulator.add_fault(match="DELETE .*gone.txt|batch/metadata$", effect="delay", delay_seconds=3)
+    on_their_way = "DELETE .*gone.txt|batch/metadata$|PATCH .*/runs/[^/]+$"
+    emulator.add_fault(match=on_their_way, effect="delay", delay_seconds=300)
     client.upload(run, "on-its-way.txt", b"x")
     client.upload(run, "gone.txt", b"x")
     url = f"{direct_server.url}/api/2.0/mlflow-artifacts/artifacts/{run.artifact_root}/gone.txt"
@@ -246,10 +249,10 @@ def test_a_workspace_that_hangs_delays_little(
     emulator: EmulatorProcess, direct_server: ServerProcess, run: LoggedRun
 ) -> None:
     """A client that has to stream is told so within seconds."""
-    emulator.add_fault(match="batch/metadata$", effect="delay", delay_seconds=30)
+    emulator.add_fault(match="batch/metadata$", effect="delay", delay_seconds=300)
     answer = Direct(direct_server, run).call("create", "big.bin", num_parts=1)
     assert answer.status_code == 501
-    assert answer.elapsed.total_seconds() < 8
+    assert answer.elapsed.total_seconds() < 25
 
 
 def test_downloads(
@@ -287,10 +290,12 @@ def test_downloads(
     assert "file_size" not in direct.presigned("big.bin").json()
 
 
-def test_a_crash_between_storage_and_store(emulator: EmulatorProcess, tmp_path: Path) -> None:
+def test_a_crash_between_storage_and_store(
+    emulator: EmulatorProcess, nursery: Nursery, tmp_path: Path
+) -> None:
     """A server that dies when storage has the file and the store has not completes it when asked again."""
     armed = {"MLPROXY_TEST_FAILPOINTS": "direct_upload.committed=kill"}
-    with deliver_to(emulator, tmp_path, **SETTINGS, **armed) as server:
+    with deliver_to(emulator, tmp_path, nursery, **SETTINGS, **armed) as server:
         client = Tracking(server.url)
         run = client.create_run(client.create_experiment("a direct crash"), "a direct crash")
         drain_all(server)
@@ -298,7 +303,7 @@ def test_a_crash_between_storage_and_store(emulator: EmulatorProcess, tmp_path: 
         upload = direct.open("big.bin")
         with pytest.raises(httpx.TransportError):
             direct.complete("big.bin", upload)
-        wait_until(lambda: not server.is_running, within=10, what="the server dead")
+        wait_until(lambda: not server.is_running, within=120, what="the server dead")
         server.restart(MLPROXY_TEST_FAILPOINTS=None)
         assert direct.listed() == []
         assert direct.complete("big.bin", upload).status_code == 200
@@ -309,9 +314,11 @@ def test_a_crash_between_storage_and_store(emulator: EmulatorProcess, tmp_path: 
         assert_delivered(emulator, run)
 
 
-def test_uploads_that_nobody_goes_on_with(emulator: EmulatorProcess, tmp_path: Path) -> None:
+def test_uploads_that_nobody_goes_on_with(
+    emulator: EmulatorProcess, nursery: Nursery, tmp_path: Path
+) -> None:
     """What a client that went away left in the workspace's list is taken out a day later."""
-    with deliver_to(emulator, tmp_path, **SETTINGS) as server:
+    with deliver_to(emulator, tmp_path, nursery, **SETTINGS) as server:
         client = Tracking(server.url)
         run = client.create_run(client.create_experiment("abandoned"), "abandoned")
         drain_all(server)

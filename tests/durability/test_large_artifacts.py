@@ -17,6 +17,7 @@ import pytest
 from tests.durability.conftest import deliver_to, drain_all
 from tests.durability.tracking import ARTIFACTS, LoggedRun, Tracking, assert_delivered
 from tests.support.emulator import EmulatorProcess
+from tests.support.nursery import Nursery
 from tests.support.server import ServerProcess
 from tests.support.workspace import run_of, wait_until
 
@@ -24,6 +25,7 @@ MEBIBYTE = 1024 * 1024
 MOST_MEMORY_BYTES = 64 * MEBIBYTE
 SIZES = [80 * MEBIBYTE, *([2048 * MEBIBYTE] if os.environ.get("MLPROXY_TEST_LARGE") == "1" else [])]
 BLOCK = os.urandom(MEBIBYTE)
+UNTIL_TOLD_SECONDS = 300.0
 AWKWARD_NAMES = [
     "with space.txt",
     "ünïcode/日本.txt",
@@ -86,7 +88,10 @@ def test_memory_stays_flat(size: int, emulator: EmulatorProcess, tmp_path: Path)
             client.end(run)
             drain_all(server, timeout=500)
             drained = time.monotonic()
-            assert not any(path.is_file() for path in (server.data_dir / "spool").rglob("*"))
+            spool = server.data_dir / "spool"
+            wait_until(
+                lambda: not any(path.is_file() for path in spool.rglob("*")), within=60, what="an empty spool"
+            )
             digest = download_digest(server, run, "model/big.bin")
             ended = time.monotonic()
         print(
@@ -103,14 +108,14 @@ def test_metrics_overtake_a_big_upload(
     emulator: EmulatorProcess, server: ServerProcess, client: Tracking, experiment: str
 ) -> None:
     """Points of a run arrive while its big file is still on its way; its end waits for the file."""
-    emulator.add_fault(match="PUT .*big.bin", effect="delay", delay_seconds=1.5)
+    emulator.add_fault(match="PUT .*big.bin", effect="delay", delay_seconds=UNTIL_TOLD_SECONDS)
     run = client.create_run(experiment, "overtaking")
     run.files["big.bin"] = upload_blocks(server, run, "big.bin", 20 * MEBIBYTE)
-    wait_until(lambda: emulator.faults()[0]["hits"], within=30, what="the upload under way")
+    wait_until(lambda: emulator.faults()[0]["hits"], within=120, what="the upload under way")
     for step in range(20):
         client.log_metric(run, "loss", step / 3, step)
     client.end(run)
-    wait_until(lambda: len(run_of(emulator, run.run_id).points) == 20, within=30, what="points delivered")
+    wait_until(lambda: len(run_of(emulator, run.run_id).points) == 20, within=120, what="points delivered")
     held = run_of(emulator, run.run_id)
     assert held.files == {"big.bin": None}
     assert held.status == "RUNNING"
@@ -120,15 +125,15 @@ def test_metrics_overtake_a_big_upload(
 
 
 @pytest.mark.fault("1", "18")
-def test_an_interrupted_upload_goes_on(emulator: EmulatorProcess, tmp_path: Path) -> None:
+def test_an_interrupted_upload_goes_on(emulator: EmulatorProcess, nursery: Nursery, tmp_path: Path) -> None:
     """The server is killed while it uploads a file; after the restart the file is there, whole, once."""
-    with deliver_to(emulator, tmp_path / "server") as server:
+    with deliver_to(emulator, tmp_path / "server", nursery) as server:
         client = Tracking(server.url)
         run = client.create_run(client.create_experiment("interrupted upload"), "interrupted upload")
         emulator.add_fault(match="PUT .*big.bin", effect="delay", delay_seconds=1.0, times=4)
         run.files["big.bin"] = upload_blocks(server, run, "big.bin", 40 * MEBIBYTE)
         client.end(run)
-        wait_until(lambda: emulator.faults()[0]["hits"] >= 3, within=30, what="the upload under way")
+        wait_until(lambda: emulator.faults()[0]["hits"] >= 3, within=120, what="the upload under way")
         server.kill()
         server.launch()
         drain_all(server)

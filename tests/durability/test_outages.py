@@ -12,25 +12,28 @@ from server.upstream.credentials import TokenSource
 from server.upstream.runs import UpstreamRuns
 from server.upstream.workspace import WorkspaceAddress, parse_workspace
 from tests.durability.conftest import deliver_to, drain_all
-from tests.durability.tracking import Tracking, assert_delivered, train
+from tests.durability.tracking import Tracking, assert_delivered, assert_waited_for_nobody, train
 from tests.support.emulator import EmulatorProcess
+from tests.support.nursery import Nursery
 from tests.support.server import ServerProcess
+from tests.support.workspace import wait_until
 
 TOKEN_SECONDS = 5.0
+ANSWER_SECONDS = 10.0
 
 
 @pytest.mark.fault("13")
 def test_training_while_the_workspace_is_down(
     emulator: EmulatorProcess, server: ServerProcess, client: Tracking, experiment: str
 ) -> None:
-    """A training without a workspace: every call is answered within a second; later all arrives once."""
+    """A training without a workspace: no call waits for one; later all arrives once."""
     emulator.stop()
     try:
         runs = [train(client, experiment, f"offline {number}") for number in range(3)]
         child = client.create_child(experiment, "offline child", runs[0])
         client.log_metric(child, "loss", 0.5, 0)
         client.end(child)
-        assert client.slowest_seconds < 1.0
+        assert_waited_for_nobody(client)
         assert server.status()["pending"] > 0
     finally:
         emulator.restart()
@@ -53,7 +56,7 @@ def test_the_workspace_goes_away_in_the_middle(
         if step in (60, 100):
             emulator.restart()
     client.end(run)
-    assert client.slowest_seconds < 1.0
+    assert_waited_for_nobody(client)
     drain_all(server)
     assert_delivered(emulator, run)
 
@@ -62,22 +65,31 @@ def test_the_workspace_goes_away_in_the_middle(
 def test_tokens_that_live_five_seconds(
     emulator: EmulatorProcess, server: ServerProcess, client: Tracking, experiment: str
 ) -> None:
-    """A training of sixteen seconds on tokens of five, revoked halfway, arrives as it goes on, once."""
+    """A training of sixteen seconds on tokens of five, revoked halfway, arrives as it goes on, once.
+
+    Without another token nothing would arrive after the first five seconds.
+    """
     emulator.settings(token_seconds=TOKEN_SECONDS)
     emulator.revoke_tokens()
     run = client.create_run(experiment, "short tokens")
     started = time.monotonic()
-    step = 0
-    while time.monotonic() - started < 3 * TOKEN_SECONDS + 1:
+    is_revoked, step, on_the_first = False, 0, 0
+    while (elapsed := time.monotonic() - started) < 3 * TOKEN_SECONDS + 1:
         client.log_metric(run, "loss", step / 3, step)
         step += 1
+        on_the_first = step if elapsed < TOKEN_SECONDS else on_the_first
         time.sleep(0.1)
-        if step == 70:
+        if elapsed > 1.5 * TOKEN_SECONDS and not is_revoked:
             emulator.revoke_tokens()
-    assert len(emulator.run(run.run_id)["metrics"]) > 50
+            is_revoked = True
+    wait_until(
+        lambda: len(emulator.run(run.run_id)["metrics"]) > on_the_first + 1,
+        within=60,
+        what="points logged after the first token's end",
+    )
     client.upload(run, "model.bin", b"x" * 200_000)
     client.end(run)
-    assert client.slowest_seconds < 1.0
+    assert_waited_for_nobody(client)
     drain_all(server)
     assert_delivered(emulator, run)
 
@@ -113,25 +125,25 @@ def test_fifty_refused_calls_renew_the_token_once(
 def test_a_slow_workspace_slows_no_client(
     emulator: EmulatorProcess, server: ServerProcess, client: Tracking, experiment: str
 ) -> None:
-    """While every answer of the workspace takes three seconds, each client call takes less than one."""
-    emulator.add_fault(match="/mlflow/|/history/|/artifact/", effect="delay", delay_seconds=3.0)
+    """While every answer of the workspace takes many seconds, no client call takes as long as one of them."""
+    emulator.add_fault(match="/mlflow/|/history/|/artifact/", effect="delay", delay_seconds=ANSWER_SECONDS)
     run = train(client, experiment, "slow workspace")
-    assert client.slowest_seconds < 1.0
+    assert_waited_for_nobody(client, longest=ANSWER_SECONDS)
     emulator.clear_faults()
     drain_all(server)
     assert_delivered(emulator, run)
 
 
-def test_another_workspace_is_refused(emulator: EmulatorProcess, tmp_path: Path) -> None:
+def test_another_workspace_is_refused(emulator: EmulatorProcess, nursery: Nursery, tmp_path: Path) -> None:
     """Once something was delivered, `serve` refuses another workspace and names both."""
-    with deliver_to(emulator, tmp_path / "server") as server:
+    with deliver_to(emulator, tmp_path / "server", nursery) as server:
         client = Tracking(server.url)
         run = train(client, client.create_experiment("bound"), "bound", steps=1)
         drain_all(server)
         assert_delivered(emulator, run)
         server.stop()
         other = emulator.tracking_uri.replace("workspaces/emulator", "workspaces/another")
-        refused = server.cli("serve", MLPROXY_WORKSPACE=other, timeout=30)
+        refused = server.cli("serve", MLPROXY_WORKSPACE=other)
         assert refused.returncode != 0
         said = refused.stdout + refused.stderr
         assert "MLPROXY_WORKSPACE" in said

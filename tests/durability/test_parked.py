@@ -13,8 +13,9 @@ from server.domain.access import user_name
 from tests.durability.conftest import deliver_to, drain, drain_all
 from tests.durability.tracking import LoggedRun, Tracking, assert_delivered, train
 from tests.support.emulator import EmulatorProcess
+from tests.support.nursery import Nursery
 from tests.support.server import JsonObject, ServerProcess
-from tests.support.workspace import run_of
+from tests.support.workspace import run_of, wait_until
 
 OWN = "/api/2.0/mlproxy"
 REFUSAL = {"error_code": "INVALID_PARAMETER_VALUE", "message": "not while this test runs"}
@@ -68,8 +69,8 @@ def test_what_was_refused_is_retried_and_arrives(
     shown = server.cli("parked", "show", str(parked[0]["parked_id"])).stdout
     assert f"decided by       {user_name(os.getuid())}\n" in shown
     assert "decision         retried\n" in shown
-    log = server.log_file.read_text()
-    assert f"decided_by={user_name(os.getuid())} decision=retried" in log
+    line = f"decided_by={user_name(os.getuid())} decision=retried"
+    wait_until(lambda: line in server.log_file.read_text(), within=60, what="the decision in the log")
     assert parked_of(server, run.run_id) == []
 
 
@@ -121,9 +122,9 @@ def test_what_is_refused_again_is_parked_again(
 
 
 @pytest.fixture
-def guarded(emulator: EmulatorProcess, tmp_path: Path) -> Iterator[ServerProcess]:
+def guarded(emulator: EmulatorProcess, nursery: Nursery, tmp_path: Path) -> Iterator[ServerProcess]:
     """A server that wants keys."""
-    with deliver_to(emulator, tmp_path / "guarded", MLPROXY_AUTH="keys") as running:
+    with deliver_to(emulator, tmp_path / "guarded", nursery, MLPROXY_AUTH="keys") as running:
         yield running
 
 
@@ -156,10 +157,11 @@ def test_a_decision_over_http_is_its_keys(emulator: EmulatorProcess, guarded: Se
 
 
 @pytest.mark.fault("1")
-@pytest.mark.fault("1")
-def test_a_crash_in_a_retry_decides_nothing(emulator: EmulatorProcess, tmp_path: Path) -> None:
+def test_a_crash_in_a_retry_decides_nothing(
+    emulator: EmulatorProcess, nursery: Nursery, tmp_path: Path
+) -> None:
     """Killed before its commit, everything is still parked; the next retry does it once."""
-    with deliver_to(emulator, tmp_path / "server") as server:
+    with deliver_to(emulator, tmp_path / "server", nursery) as server:
         client = Tracking(server.url)
         run = client.create_run(client.create_experiment("crash in a retry"), "crash in a retry")
         drain_all(server)
@@ -208,12 +210,16 @@ def spoil(database: Database, run: LoggedRun) -> None:
 @pytest.mark.fault("4")
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_a_corrupt_row_is_parked_and_the_rest_goes_on(
-    emulator: EmulatorProcess, tmp_path: Path, make_database: Callable[[str], str], kind: str
+    emulator: EmulatorProcess,
+    nursery: Nursery,
+    tmp_path: Path,
+    make_database: Callable[[str], str],
+    kind: str,
 ) -> None:
     """Of a spoilt journal, exactly the spoilt rows stay behind; they are never sent, and can be dropped."""
     url = make_database(kind)
     with deliver_to(
-        emulator, tmp_path / "server", MLPROXY_WORKSPACE=None, MLPROXY_DATABASE_URL=url
+        emulator, tmp_path / "server", nursery, MLPROXY_WORKSPACE=None, MLPROXY_DATABASE_URL=url
     ) as server:
         client = Tracking(server.url)
         run = client.create_run(client.create_experiment(f"spoilt {kind}"), "spoilt")

@@ -73,7 +73,7 @@ def history(tmp_path_factory: pytest.TempPathFactory, module_emulator: EmulatorP
     )
     command = [sys.executable, "-m", "server", "serve"]
     with Traced(command, folder / "notes", cwd=server.data_dir, env=server.environment()) as traced:
-        wait_until(lambda: is_healthy(server.url), within=60, what="the server's health")
+        wait_until(lambda: is_healthy(server.url), within=120, what="the server's health")
         history = History(traced.begin(lambda: Disk(server.data_dir)))
         history.told = log_a_run(Tracking(server.url))
         history.notes = traced.end()

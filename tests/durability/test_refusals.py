@@ -122,5 +122,5 @@ def drain_all_of(server: ServerProcess, client: Tracking, *run_ids: str) -> None
 def test_an_idle_server_has_nothing_left(server: ServerProcess, client: Tracking, experiment: str) -> None:
     """After all that, a fresh run is delivered within seconds."""
     run = train(client, experiment, "fresh", steps=2)
-    drain(server, timeout=10)
+    drain(server, timeout=30)
     assert client.run_status(run.run_id)["pending"] == 0

@@ -1,6 +1,7 @@
 """The answer to a create gets lost, and the client asks again: one thing is made, here and upstream."""
 
 import json
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import httpx
 import pytest
 
 from tests.durability.conftest import deliver_to, drain_all
-from tests.durability.crashing import KILLED, end_leases
+from tests.durability.crashing import KILLED, end_leases, is_stopped
 from tests.durability.tracking import API, BASE_MS
 from tests.integration.conftest import MakeDatabase
 from tests.support.answer_cutter import AnswerCutter
@@ -20,7 +21,7 @@ from tests.support.emulator import EmulatorProcess
 from tests.support.interpreters import client_python, run_client, start_client
 from tests.support.nursery import Nursery
 from tests.support.server import ServerProcess
-from tests.support.workspace import WorkspaceRun, runs_of
+from tests.support.workspace import WorkspaceRun, runs_of, wait_until
 
 pytestmark = pytest.mark.fault("15")
 
@@ -270,15 +271,20 @@ def test_who_asks_anew_on_one_connection_has_read_the_answer(nursery: Nursery, t
         assert len({answer["run"]["info"]["run_id"] for answer in runs}) == 1
 
 
-def post_and_hang_up(server: ServerProcess, path: str, body: bytes) -> None:
-    """Send a request and close the connection before the answer."""
+def post_and_hang_up(server: ServerProcess, script: Path, path: str, body: bytes) -> None:
+    """Send a request and close the connection before it is committed.
+
+    The server stands still meanwhile. Then it has time to notice before it would answer.
+    """
+    script.write_text("commit.before=stop; commit.after=sleep:0.5")
     request = (
         f"POST {API}/{path} HTTP/1.1\r\nhost: 127.0.0.1:{server.port}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     ).encode()
     with socket.create_connection(("127.0.0.1", server.port)) as impatient:
         impatient.sendall(request + body)
-        time.sleep(0.05)
+        wait_until(lambda: is_stopped(server.pid), within=60, what="a commit that is held up")
+    server.send_signal(signal.SIGCONT)
 
 
 def test_a_client_that_gave_up_is_not_there_any_more(nursery: Nursery, tmp_path: Path) -> None:
@@ -289,9 +295,8 @@ def test_a_client_that_gave_up_is_not_there_any_more(nursery: Nursery, tmp_path:
     ) as server:
         body = body_of(run_name="impatient")
         ids = set()
-        for number in range(3):
-            script.write_text(f"commit.before=sleep:0.5; unused.{number}=kill")
-            post_and_hang_up(server, "runs/create", body)
+        for _ in range(3):
+            post_and_hang_up(server, script, "runs/create", body)
             ids.add(create(server.url, body))
         assert len(ids) == 1
         assert len(found(server, "runs/search", "runs", {"experiment_ids": ["0"]})) == 1
@@ -307,8 +312,7 @@ def test_a_unique_name_is_given_to_whom_it_could_not_be_told(
         tmp_path / "data", nursery=nursery, MLPROXY_TEST_FAILPOINTS=f"@{script}"
     ) as server:
         body = json.dumps({"name": "mine"}).encode()
-        script.write_text("commit.before=sleep:0.5")
-        post_and_hang_up(server, path, body)
+        post_and_hang_up(server, script, path, body)
         answers = [
             httpx.post(
                 f"{server.url}{API}/{path}",

@@ -1,5 +1,7 @@
 """Orders of events that trainings really have: resumed runs, early children, late files, deleted backlogs."""
 
+import time
+
 import pytest
 
 from tests.durability.conftest import drain_all
@@ -70,15 +72,23 @@ def test_a_model_version_whose_files_are_still_on_their_way(
     emulator: EmulatorProcess, server: ServerProcess, client: Tracking, experiment: str
 ) -> None:
     """A version is made when the files under its source are all there, and not before."""
-    emulator.add_fault(match="PUT .*weights.bin", effect="delay", delay_seconds=1.5)
+    emulator.add_fault(match="PUT .*weights.bin", effect="delay", delay_seconds=300)
     run = client.create_run(experiment, "version and files")
     client.upload(run, "model/MLmodel", b"flavors: {}")
     client.upload(run, "model/weights.bin", bytes(range(256)) * 40_000)
     client.post("registered-models/create", {"name": "still-uploading"})
     source = f"mlflow-artifacts:/{run.artifact_root}/model"
     client.post("model-versions/create", {"name": "still-uploading", "source": source, "run_id": run.run_id})
-    wait_until(lambda: emulator.faults()[0]["hits"], within=30, what="the upload under way")
+    wait_until(lambda: emulator.faults()[0]["hits"], within=120, what="the upload under way")
+    # Long enough for a version that waits for nothing.
+    wait_until(
+        lambda: [model for model in emulator.registered_models() if model["name"] == "still-uploading"],
+        within=120,
+        what="the registered model",
+    )
+    time.sleep(1)
     assert versions_of(emulator, "still-uploading") == []
+    emulator.clear_faults()
     drain_all(server)
     assert_delivered(emulator, run)
     (version,) = versions_of(emulator, "still-uploading")

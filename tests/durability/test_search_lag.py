@@ -19,8 +19,10 @@ from tests.support.workspace import RUN_MARKER_TAG, run_of, wait_until
 pytestmark = pytest.mark.fault("11")
 FOR_EVER = 1e9
 EMPTY_READS_NEEDED = 3
-MARKER_LAGS = {"0": 0.0, "5 s": 5.0, "9 min": 540.0, "11 min": 660.0}
-POINT_LAGS = {"0": 0.0, "5 s": 5.0, "54 s": 54.0, "66 s": 66.0}
+# The machine's own time passes as well: what is to be less than a settle time leaves room for that, and what
+# is to be more lasts for a further question.
+MARKER_LAGS = {"0": 0.0, "5 s": 5.0, "8 min": 480.0, "15 min": 900.0}
+POINT_LAGS = {"0": 0.0, "5 s": 5.0, "30 s": 30.0, "90 s": 90.0}
 MARKER_SETTLE, POINT_SETTLE = 600.0, 60.0
 QUESTIONS = ("runs/search", "model-versions/search", "metrics/get-history")
 
@@ -81,7 +83,7 @@ def await_question(turned: TurnedServer, emulator: EmulatorProcess, before: int)
         asked = sum(call["path"].endswith(QUESTIONS) for call in emulator.calls())
         return asked if asked > before or (left["pending"], left["uncertain"]) == (0, 0) else 0
 
-    return int(wait_until(look, within=30, what="a question"))
+    return int(wait_until(look, within=120, what="a question"))
 
 
 def verify(turned: TurnedServer, run: LoggedRun) -> dict[str, str]:

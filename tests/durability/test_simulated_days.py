@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.durability.conftest import ask_to_drain, deliver_to, drain_all
-from tests.durability.tracking import Tracking, assert_delivered, train
+from tests.durability.tracking import Tracking, assert_delivered, assert_waited_for_nobody, train
 from tests.durability.turning import start_turned
 from tests.support.emulator import WORKSPACE_PATH, EmulatorProcess
 from tests.support.nursery import Nursery
@@ -62,7 +62,7 @@ def test_a_name_that_cannot_be_resolved(nursery: Nursery, tmp_path: Path, emulat
         train(client, client.create_experiment("nowhere"), "nowhere", steps=3)
         wait_until(
             lambda: ask_to_drain(server) and server.status()["workspace"]["last_failure"],
-            within=30,
+            within=120,
             what="the failure in the status",
         )
         time.sleep(2.0)
@@ -70,7 +70,7 @@ def test_a_name_that_cannot_be_resolved(nursery: Nursery, tmp_path: Path, emulat
         assert status["workspace"]["reachable"] is False
         assert (status["parked"], status["uncertain"]) == (0, 0)
         assert status["pending"] > 0
-        assert client.slowest_seconds < 1.0
+        assert_waited_for_nobody(client)
         assert server.log_file.read_text().count("attempt_failed") < 15
 
 

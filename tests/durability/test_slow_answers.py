@@ -15,13 +15,14 @@ from server.upstream.failures import UpstreamFailure
 from server.upstream.runs import UpstreamMetric, UpstreamRuns
 from server.upstream.workspace import WorkspaceAddress, parse_workspace
 from tests.durability.conftest import drain_all
-from tests.durability.tracking import Tracking, assert_delivered, train
+from tests.durability.tracking import Tracking, assert_delivered, assert_waited_for_nobody, train
 from tests.support.emulator import EmulatorProcess
 from tests.support.server import ServerProcess
-from tests.support.workspace import run_of
+from tests.support.workspace import run_of, wait_until
 
 pytestmark = pytest.mark.fault("7")
-PATIENCE_SECONDS = 1.0
+PATIENCE_SECONDS = 2.0
+NEVER_SECONDS = 10 * PATIENCE_SECONDS
 
 
 def call_with_little_patience(
@@ -60,15 +61,15 @@ def test_a_body_that_never_ends(
     for name, value in emulator.environment().items():
         monkeypatch.setenv(name, value)
     for route in ("POST .*/runs/log-batch$", "GET .*/runs/get$"):
-        emulator.add_fault(match=route, effect=effect, when="after", delay_seconds=PATIENCE_SECONDS * 2)
+        emulator.add_fault(match=route, effect=effect, when="after", delay_seconds=NEVER_SECONDS)
     point = UpstreamMetric("loss", 0.5, 1, 0)
     failure, seconds = call_with_little_patience(emulator, lambda runs: runs.log_batch(run.run_id, [point]))
     assert (failure.verdict, failure.code) == (Verdict.UNCERTAIN, "TIMEOUT")
-    assert PATIENCE_SECONDS <= seconds < PATIENCE_SECONDS + 1.5
-    assert len(run_of(emulator, run.run_id).points) == 1
+    assert PATIENCE_SECONDS <= seconds < NEVER_SECONDS - PATIENCE_SECONDS
+    wait_until(lambda: len(run_of(emulator, run.run_id).points) == 1, within=60, what="the point")
     failure, seconds = call_with_little_patience(emulator, lambda runs: runs.find(run.run_id))
     assert failure.verdict is Verdict.RETRY
-    assert seconds < PATIENCE_SECONDS + 1.5
+    assert seconds < NEVER_SECONDS - PATIENCE_SECONDS
 
 
 def test_a_call_ends_before_its_lease() -> None:
@@ -83,6 +84,6 @@ def test_answers_that_drip(
     emulator.add_fault(match="/mlflow/|/history/", effect="drip", delay_seconds=0.002)
     run = train(client, experiment, "dripping", steps=3)
     drain_all(server)
-    assert client.slowest_seconds < 1.0
+    assert_waited_for_nobody(client)
     assert emulator.faults()[0]["hits"] > 0
     assert_delivered(emulator, run)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.durability.conftest import ask_to_drain, deliver_to, drain_all
-from tests.durability.tracking import Tracking, assert_delivered, train
+from tests.durability.tracking import Tracking, assert_delivered, assert_waited_for_nobody, train
 from tests.durability.turning import start_turned
 from tests.support.emulator import EmulatorProcess
 from tests.support.nursery import Nursery
@@ -30,39 +30,41 @@ def test_refused_for_a_while(
     run = train(client, experiment, f"refused with {status}", steps=3)
     wait_until(
         lambda: ask_to_drain(server) and server.status()["workspace"]["reachable"] is False,
-        within=20,
+        within=120,
         what="the refusal in the status",
     )
     emulator.clear_calls()
     time.sleep(3.0)
     calls = [call for call in emulator.calls() if call["status"] == status]
-    assert 0 <= len(calls) < 15
+    assert len(calls) < 15
     status_now = server.status()
     assert (status_now["parked"], status_now["pending"] > 0) == (0, True)
     assert "no role here" in status_now["workspace"]["last_failure"]
-    assert client.slowest_seconds < 1.0
+    assert_waited_for_nobody(client)
     emulator.clear_faults()
     drain_all(server)
     assert_delivered(emulator, run)
 
 
-def test_the_token_endpoint_is_down_at_the_start(emulator: EmulatorProcess, tmp_path: Path) -> None:
+def test_the_token_endpoint_is_down_at_the_start(
+    emulator: EmulatorProcess, nursery: Nursery, tmp_path: Path
+) -> None:
     """A server starts, serves clients and says what is wrong without a token; with one, all arrives once."""
     emulator.add_fault(match=TOKEN_ROUTE, effect="status", status=500)
-    with deliver_to(emulator, tmp_path / "server") as server:
+    with deliver_to(emulator, tmp_path / "server", nursery) as server:
         client = Tracking(server.url)
         run = train(client, client.create_experiment("no token"), "no token", steps=3)
         wait_until(
             lambda: ask_to_drain(server) and server.status()["workspace"]["last_failure"],
-            within=60,
+            within=120,
             what="the missing token in the status",
         )
         status = server.status()
         assert status["token"]["failures"] > 0
         assert "managed identity" in status["workspace"]["last_failure"]
-        assert client.slowest_seconds < 1.0
+        assert_waited_for_nobody(client)
         emulator.clear_faults()
-        drain_all(server, timeout=120)
+        drain_all(server)
         assert_delivered(emulator, run)
 
 
@@ -76,12 +78,12 @@ def test_the_token_endpoint_goes_down_in_the_middle(
     emulator.revoke_tokens()
     second = train(client, experiment, "without a token", steps=2)
     wait_until(
-        lambda: ask_to_drain(server) and server.status()["token"]["failures"], within=60, what="a failure"
+        lambda: ask_to_drain(server) and server.status()["token"]["failures"], within=120, what="a failure"
     )
-    assert client.slowest_seconds < 1.0
+    assert_waited_for_nobody(client)
     assert server.status()["parked"] == 0
     emulator.clear_faults()
-    drain_all(server, timeout=120)
+    drain_all(server)
     assert_delivered(emulator, first)
     assert_delivered(emulator, second)
 
@@ -96,7 +98,7 @@ def test_the_clock_is_wrong(
         client = Tracking(server.url)
         run = train(client, client.create_experiment(f"{ahead} s off"), "off", steps=3)
         assert 0 <= server.status()["lag_seconds"] < 60
-        drain_all(server, timeout=30)
+        drain_all(server)
         assert_delivered(emulator, run)
 
 
@@ -112,13 +114,13 @@ def test_the_clock_is_set_while_it_runs(
         emulator.add_fault(match=EVERYTHING, effect="status", status=503, times=3)
         before = train(client, experiment, "before", steps=3)
         wait_until(
-            lambda: ask_to_drain(server) and emulator.faults()[0]["hits"] == 3, within=30, what="failures"
+            lambda: ask_to_drain(server) and emulator.faults()[0]["hits"] == 3, within=120, what="failures"
         )
         turned.set_wall_clock(ahead)
         after = train(client, experiment, "after", steps=3)
         if ahead < 0:
             turned.let_pass(-ahead)
-        drain_all(server, timeout=45)
+        drain_all(server)
         assert_delivered(emulator, before)
         assert_delivered(emulator, after)
         assert 0 <= server.status()["lag_seconds"] < 60

@@ -5,6 +5,7 @@ and the proxy acknowledged; `assert_delivered` holds it against the workspace.
 """
 
 import hashlib
+import statistics
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from tests.support.workspace import PARENT_TAG, Point, point, run_of
 BASE_MS = 1_700_000_000_000
 API = "/api/2.0/mlflow"
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
+LONGEST_STALL_SECONDS = 10.0
 JsonObject = dict[str, Any]
 
 
@@ -43,8 +45,8 @@ class Tracking:
     def __init__(self, url: str, *, timeout: float = 60.0, api_key: str | None = None) -> None:
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._http = httpx.Client(base_url=url, timeout=timeout, headers=headers, trust_env=False)
-        self.slowest_seconds = 0.0
-        self.calls = 0
+        self.seconds: list[float] = []
+        """How long each call took."""
 
     def close(self) -> None:
         self._http.close()
@@ -66,8 +68,7 @@ class Tracking:
     def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
         started = time.monotonic()
         answer = self._http.request(method, path, **content)
-        self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - started)
-        self.calls += 1
+        self.seconds.append(time.monotonic() - started)
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text[:500]}"
         return answer
 
@@ -111,13 +112,19 @@ class Tracking:
         self.post("runs/log-batch", {"run_id": run.run_id, "params": listed})
         run.params |= params
 
-    def log_points(self, run: LoggedRun, points: list[tuple[str, float, int]]) -> None:
-        """Several points in one call."""
+    def log_points(
+        self, run: LoggedRun, points: list[tuple[str, float, int]], *, params: dict[str, str] | None = None
+    ) -> None:
+        """Several points in one call, and params with them."""
         rows = [
             {"key": key, "value": value, "timestamp": BASE_MS + step, "step": step}
             for key, value, step in points
         ]
-        self.post("runs/log-batch", {"run_id": run.run_id, "metrics": rows})
+        body: JsonObject = {"run_id": run.run_id, "metrics": rows}
+        if params:
+            body["params"] = [{"key": key, "value": value} for key, value in params.items()]
+        self.post("runs/log-batch", body)
+        run.params |= params or {}
         run.points += [point(key, step, BASE_MS + step, value) for key, value, step in points]
 
     def set_tag(self, run: LoggedRun, key: str, value: str) -> None:
@@ -139,6 +146,16 @@ class Tracking:
         ended = BASE_MS + 10_000_000
         self.post("runs/update", {"run_id": run.run_id, "status": status, "end_time": ended})
         run.status, run.end_time = status, ended
+
+
+def assert_waited_for_nobody(client: Tracking, *, longest: float = LONGEST_STALL_SECONDS) -> None:
+    """The client's calls were answered at once, whatever the workspace did.
+
+    Each took less than `longest`, which a call that waits for the workspace would not; a single one may take
+    as long as a busy machine stands still. Most took less than a second.
+    """
+    assert max(client.seconds) < longest, client.seconds
+    assert statistics.median(client.seconds) < 1.0, client.seconds
 
 
 def train(client: Tracking, experiment_id: str, name: str, *, steps: int = 10) -> LoggedRun:

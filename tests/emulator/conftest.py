@@ -20,7 +20,7 @@ from tunnel import Tunnel  # noqa: E402
 from tests.support.emulator import EmulatorProcess  # noqa: E402
 
 CLIENTS = Path(__file__).parent / "clients"
-CLIENT_TIMEOUT_SECONDS = 240
+CLIENT_TIMEOUT_SECONDS = 480
 
 Results = dict[str, dict[str, Any]]
 

@@ -1,6 +1,7 @@
 """The emulator misbehaves exactly as told."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -65,6 +66,18 @@ def test_delay(api: Api, run_id: str, emulator: EmulatorProcess, when: str) -> N
     started = time.monotonic()
     assert log(api, run_id).status_code == 200
     assert time.monotonic() - started >= 0.4
+
+
+def test_a_delay_ends_with_its_fault(api: Api, run_id: str, emulator: EmulatorProcess) -> None:
+    """An answer that is held back goes out when the faults are cleared."""
+    emulator.add_fault(match=LOG_METRIC, effect="delay", delay_seconds=600)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(log, api, run_id)
+        while not emulator.faults()[0]["hits"]:
+            time.sleep(0.01)
+        assert not answer.done()
+        emulator.clear_faults()
+        assert answer.result(timeout=60).status_code == 200
 
 
 def test_html(api: Api, run_id: str, emulator: EmulatorProcess) -> None:

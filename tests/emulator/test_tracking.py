@@ -255,21 +255,23 @@ def test_inputs_can_be_switched_on(api: Api, run_id: str, emulator: EmulatorProc
 
 def test_search_lags_when_told(api: Api, experiment_id: str, emulator: EmulatorProcess) -> None:
     """A new run is there at once by id and only later in a search."""
-    emulator.settings(search_lag_seconds=0.6)
+    emulator.settings(search_lag_seconds=600)
     run_id = api.run(experiment_id)
     assert api.get("runs/get", run_id=run_id).status_code == 200
     assert api.post("runs/search", experiment_ids=[experiment_id]).json()["runs"] == []
-    time.sleep(0.7)
+    emulator.settings(search_lag_seconds=0.01)
+    time.sleep(0.02)
     assert len(api.post("runs/search", experiment_ids=[experiment_id]).json()["runs"]) == 1
 
 
 def test_points_lag_when_told(api: Api, run_id: str, emulator: EmulatorProcess) -> None:
     """A new point is stored at once and only later in the history of its metric."""
-    emulator.settings(metric_lag_seconds=0.6)
+    emulator.settings(metric_lag_seconds=600)
     api.post("runs/log-batch", run_id=run_id, metrics=[point("m")]).raise_for_status()
     assert api.get("metrics/get-history", run_id=run_id, metric_key="m").json()["metrics"] == []
     assert len(emulator.run(run_id)["metrics"]) == 1
-    time.sleep(0.7)
+    emulator.settings(metric_lag_seconds=0.01)
+    time.sleep(0.02)
     assert len(api.get("metrics/get-history", run_id=run_id, metric_key="m").json()["metrics"]) == 1
 
 

@@ -17,7 +17,7 @@ class Tunnel:
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        self._started.wait(5)
+        self._started.wait(120)
 
     @property
     def url(self) -> str:

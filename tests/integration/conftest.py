@@ -16,6 +16,7 @@ from sqlalchemy import Engine, create_engine, make_url, text
 from server.database.schema import metadata
 
 MakeDatabase = Callable[[str], str]
+_END_SECONDS = 180
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +34,14 @@ def postgres_url() -> Iterator[str]:
         try:
             yield server.get_uri(driver="psycopg")
         finally:
+            # Without the checkpoint that would first write out hundreds of databases: they are removed now.
+            pgserver.postgres_server.pgexec(
+                "pg_ctl",
+                ("-D", str(server.pgdata), "stop", "-w", "-m", "immediate"),
+                bin_path=server.bin_path,
+                user=server.system_user,
+                timeout=_END_SECONDS,
+            )
             server.cleanup()
 
 

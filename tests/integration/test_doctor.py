@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from tests.support.disks import small_disk
-from tests.support.emulator import EmulatorProcess, free_port
+from tests.support.emulator import EmulatorProcess
+from tests.support.ports import free_port
 from tests.support.server import ServerProcess
 
 Findings = dict[str, dict[str, str]]

@@ -86,7 +86,7 @@ def test_failed_calls_to_the_workspace_name_lane_and_call(
         trust_env=False,
     )
     assert made.status_code == 200, made.text
-    wait_until(lambda: lines_of(server, event="attempt_failed"), within=20, what="a failed attempt")
+    wait_until(lambda: lines_of(server, event="attempt_failed"), within=120, what="a failed attempt")
     [call] = lines_of(server, event="upstream_call", status=503)
     [attempt] = lines_of(server, event="attempt_failed")
     assert call["lane_id"] == attempt["lane_id"]

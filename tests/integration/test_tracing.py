@@ -118,9 +118,9 @@ def test_a_delivery_links_only_to_those_who_wrote_what_it_carries(
             body = {"run_id": run, "key": "loss", "value": 1.0, "timestamp": 1, "step": step}
             post(server, "runs/log-metric", body, traceparent=f"00-{callers[run]}-{CALLER}-01")
     assert server.cli("drain").returncode == 0
+    written = {run: await_linked(collector, run, callers[run]) for run in runs}
     for run in runs:
-        own = await_linked(collector, run, callers[run])
-        others = {span.span_id for span in collector.spans if span.trace_id in callers.values()} - own
+        others = set().union(*written.values()) - written[run]
         assert len(others) == STEPS
         assert not others & linked_from(collector, run)
 
@@ -135,7 +135,7 @@ def linked_from(collector: Collector, run_id: str) -> set[str]:
 
 def await_linked(collector: Collector, run_id: str, trace_id: str) -> set[str]:
     """The spans of a run's requests, once its deliveries link to all of them."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while True:
         own = {span.span_id for span in list(collector.spans) if span.trace_id == trace_id}
         if len(own) == STEPS and own <= linked_from(collector, run_id):
@@ -152,7 +152,7 @@ def test_spans_sent_to_us_make_no_spans_of_ours(tmp_path: Path) -> None:
     with server:
         post(server, "experiments/create", {"name": "one"})
         body = {"locations": [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "0"}}]}
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not (traces := search_traces(server, body)):
             assert time.monotonic() < deadline
             time.sleep(0.5)

@@ -204,7 +204,7 @@ class ReplayMachine(RuleBasedStateMachine):
     def deliver(self) -> None:
         self.world.deliver_for_a_while()
 
-    @rule(seconds=st.sampled_from([1.0, 20.0, 61.0, 700.0, 100_000.0]))
+    @rule(seconds=st.sampled_from([1.0, 20.0, 301.0, 700.0, 100_000.0]))
     def let_time_pass(self, seconds: float) -> None:
         if self.is_hiding:
             seconds = min(seconds, LONGEST_HIDDEN - self.hidden)

@@ -1,5 +1,6 @@
 """The proxy and the workspace as the model test uses them: real processes, a clock that can be turned."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from tests.support.nursery import Nursery
 
 T = TypeVar("T")
 KILLED = -9
+SETTLE_SECONDS = 300.0
+DRAIN_SECONDS = 180.0
 
 
 @dataclass(slots=True)
@@ -34,7 +37,15 @@ class World:
     def start(cls, emulator: EmulatorProcess, folder: Path, nursery: Nursery, **settings: object) -> "World":
         """A new proxy in that folder."""
         failpoints = folder / "failpoints"
-        turned = start_turned(emulator, folder, nursery, MLPROXY_TEST_FAILPOINTS=f"@{failpoints}", **settings)
+        turned = start_turned(
+            emulator,
+            folder,
+            nursery,
+            MLPROXY_TEST_FAILPOINTS=f"@{failpoints}",
+            # Long enough that the machine's own time, which passes as well, does not count.
+            MLPROXY_SETTLE_SECONDS=SETTLE_SECONDS,
+            **settings,
+        )
         return cls(emulator, turned, failpoints)
 
     # --- what a client does ---
@@ -45,7 +56,7 @@ class World:
             return call()
         except httpx.TransportError:
             lost()
-            assert self.turned.server.wait(10) == KILLED
+            assert self.turned.server.wait() == KILLED
             self._launch()
             return call()
 
@@ -77,7 +88,7 @@ class World:
     def revive(self) -> None:
         """Start it again if it has died at the armed place."""
         if not self.turned.server.is_running:
-            assert self.turned.server.wait(10) == KILLED
+            assert self.turned.server.wait() == KILLED
             self._launch()
 
     def deliver_for_a_while(self) -> JsonObject:
@@ -93,7 +104,7 @@ class World:
     def _connect(self) -> None:
         if hasattr(self, "http"):
             self.http.close()
-        self.http = httpx.Client(base_url=self.turned.server.url, timeout=30.0, trust_env=False)
+        self.http = httpx.Client(base_url=self.turned.server.url, timeout=60.0, trust_env=False)
 
     # --- what happens to the workspace ---
 
@@ -113,12 +124,13 @@ class World:
     def drain(self, *, may_park: bool = False) -> None:
         """Let time pass until everything is delivered, and nothing is parked unless it may be."""
         left: dict[str, Any] = {}
-        for _ in range(40):
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while time.monotonic() < deadline:
             left = self.deliver_for_a_while()
             if (left["pending"], left["uncertain"]) == (0, 0):
                 assert may_park or left["parked"] == 0, self.http.get("/api/2.0/mlproxy/parked").text
                 return
-            self.turned.let_pass(61.0)
+            self.turned.let_pass(SETTLE_SECONDS + 1)
         raise AssertionError(f"{left}\n{self.turned.server.log_file.read_text()[-4000:]}")
 
     def close(self) -> None:

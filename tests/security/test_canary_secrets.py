@@ -18,7 +18,7 @@ from tests.support.emulator import EmulatorProcess
 from tests.support.issuer import LocalIssuer
 from tests.support.server import ServerProcess
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 240
 MLFLOW = "/api/2.0/mlflow/"
 OWN = "/api/2.0/mlproxy/"
 DATABASE_PASSWORD = "canaryDatabasePassword7Zq"

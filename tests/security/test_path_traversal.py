@@ -116,6 +116,6 @@ def test_the_servers_own_files_have_no_names(
     for prefix in (ARTIFACTS, STATIC, PAGES):
         for name in names:
             sent = request_bytes(prefix + name, f"Authorization: Bearer {keys['admin']}")
-            answer = send_raw(server.port, sent, patience=5)
+            answer = send_raw(server.port, sent, patience=20)
             assert _refused(answer.status, answer.body), answer
     record_property("attacks", 3 * len(names))

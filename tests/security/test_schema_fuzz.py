@@ -54,7 +54,7 @@ def test_every_published_call_holds(
         @_SETTINGS
         @given(case=operation.as_strategy())
         def hold(case: schemathesis.Case) -> None:
-            _check(case, case.call(base_url=server.url, headers=headers))
+            _check(case, case.call(base_url=server.url, headers=headers, timeout=120))
             next(asked)
 
         hold()

@@ -43,7 +43,7 @@ class Collector:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def await_spans(
-        self, wanted: Callable[[CollectedSpan], bool], *, within: float = 30.0
+        self, wanted: Callable[[CollectedSpan], bool], *, within: float = 120.0
     ) -> list[CollectedSpan]:
         """The spans that are wanted, once there is one at least."""
         deadline = time.monotonic() + within

@@ -7,7 +7,6 @@ what a test learns, it learns over HTTP.
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,13 +16,15 @@ from typing import Any, Self
 
 import httpx
 
+from tests.support.ports import free_port
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 WORKSPACE_PATH = (
     "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/emulator"
     "/providers/Microsoft.MachineLearningServices/workspaces/emulator"
 )
-START_TIMEOUT_SECONDS = 30.0
-STOP_TIMEOUT_SECONDS = 10.0
+START_TIMEOUT_SECONDS = 120.0
+STOP_TIMEOUT_SECONDS = 20.0
 
 JsonObject = dict[str, Any]
 
@@ -245,10 +246,3 @@ class EmulatorProcess:
         if answer.is_error:
             raise EmulatorError(f"{answer.request.method} {answer.url}: {answer.status_code} {answer.text}")
         return dict(answer.json())
-
-
-def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

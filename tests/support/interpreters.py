@@ -44,7 +44,7 @@ def start_client(
 
 
 def run_client(
-    python: Path, script: str, *arguments: str, folder: Path, timeout: float = 180.0, **environment: str
+    python: Path, script: str, *arguments: str, folder: Path, timeout: float = 480.0, **environment: str
 ) -> None:
     """Run a script of `tests/clients` to its end; fails with what it said."""
     process = start_client(python, script, *arguments, folder=folder, **environment)

@@ -1,4 +1,4 @@
-"""Servers that start in a fraction of a second, for tests that kill many of them.
+"""Servers that start in a fraction of a second and of the processor time.
 
 A nursery is a process that has imported the server and waits. Each start is a fork of it that becomes
 `mlproxy ARGUMENTS`: a process like any other, with memory, files and sockets of its own, that a real SIGKILL
@@ -12,17 +12,21 @@ import ctypes
 import importlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _PR_SET_PDEATHSIG = 1
 _FAILED_TO_START = 70
+_END_TIMEOUT_SECONDS = 60.0
 _IMPORTED_AHEAD = (
     "alembic.command",
     "azure.identity",
@@ -86,6 +90,7 @@ class Nursery:
             env={**os.environ, "PYTHONPATH": str(repository)},
             text=True,
         )
+        self._lock = threading.Lock()
         self._ask({"order": "ready"})
 
     def start(self, arguments: list[str], *, cwd: Path, env: dict[str, str], log_file: Path) -> NurseryChild:
@@ -102,7 +107,7 @@ class Nursery:
         """End it, and every server it started that still runs."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(_END_TIMEOUT_SECONDS)
 
     def __enter__(self) -> "Nursery":
         return self
@@ -113,12 +118,19 @@ class Nursery:
     def _ask(self, order: dict[str, Any]) -> Any:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
+        with self._lock:
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
         if not answer:
             raise RuntimeError(f"the nursery has ended ({self._process.poll()})")
         return json.loads(answer)
+
+
+@cache
+def shared_nursery() -> Nursery:
+    """The one for every test of this process, begun when it is first wanted. It ends with the process."""
+    return Nursery()
 
 
 # --- the nursery itself ---------------------------------------------------------------------
@@ -153,6 +165,7 @@ def _become_server(order: dict[str, Any]) -> NoReturn:
     os.chdir(order["cwd"])
     os.environ.clear()
     os.environ.update(order["env"])
+    random.seed()  # else servers would draw the same numbers as their siblings
     failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
     sys.argv = ["mlproxy", *order["arguments"]]
     code: object = 0

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.support.emulator import free_port
+from tests.support.ports import free_port
 
 
 class PostgresProcess:
@@ -88,5 +88,5 @@ class PostgresProcess:
             ("-D", str(self._server.pgdata), *arguments),
             bin_path=self._server.bin_path,
             user=self._server.system_user,
-            timeout=60,
+            timeout=180,
         )

@@ -4,7 +4,7 @@ import socket
 from dataclasses import dataclass
 
 _READ_BYTES = 65_536
-_PATIENCE_SECONDS = 10.0
+_PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ class Receiver:
         """What came to a path, in order."""
         return [request for request in list(self.received) if request.path == path]
 
-    def wait_for(self, count: int, path: str | None = None, timeout: float = 15.0) -> list[Received]:
+    def wait_for(self, count: int, path: str | None = None, timeout: float = 90.0) -> list[Received]:
         """At least `count` requests, once they have come."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -88,7 +88,7 @@ class Receiver:
             time.sleep(0.02)
         raise AssertionError(f"{count} requests awaited, got {[item.path for item in self.received]}")
 
-    def wait_for_events(self, wanted: set[str], path: str, timeout: float = 15.0) -> list[Received]:
+    def wait_for_events(self, wanted: set[str], path: str, timeout: float = 90.0) -> list[Received]:
         """All requests at a path, once every wanted event is among them."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:

@@ -3,6 +3,9 @@
 `ServerProcess.start` returns when `/health` answers. `restart` comes back on the same port with the
 same data folder, so that a client's tracking URI stays good. Settings of the surrounding shell
 (`MLPROXY_*`) do not reach it: a server has exactly the settings that its test names.
+
+It is forked from a process that has imported the program, which saves most of what a start costs
+(`tests.support.nursery`); with `own_interpreter` it is started as `python -m server serve`, as commands are.
 """
 
 import os
@@ -16,12 +19,13 @@ from typing import Any, Self
 
 import httpx
 
-from tests.support.emulator import REPOSITORY, free_port
-from tests.support.nursery import Nursery, NurseryChild
+from tests.support.emulator import REPOSITORY
+from tests.support.nursery import Nursery, NurseryChild, shared_nursery
+from tests.support.ports import free_port
 
-START_TIMEOUT_SECONDS = 60.0
-STOP_TIMEOUT_SECONDS = 30.0
-COMMAND_TIMEOUT_SECONDS = 120.0
+START_TIMEOUT_SECONDS = 180.0
+STOP_TIMEOUT_SECONDS = 60.0
+COMMAND_TIMEOUT_SECONDS = 240.0
 _PREFIX = "MLPROXY_"
 
 JsonObject = dict[str, Any]
@@ -35,37 +39,62 @@ class ServerProcess:
     """One proxy. Use `start`; leave it with `stop`, `kill` or a `with` block."""
 
     def __init__(
-        self, *, data_dir: Path, port: int, settings: dict[str, str], nursery: Nursery | None = None
+        self,
+        *,
+        data_dir: Path,
+        port: int,
+        settings: dict[str, str],
+        nursery: Nursery | None = None,
+        own_interpreter: bool = False,
     ) -> None:
         self.data_dir = data_dir
         self.port = port
         self.api_key: str | None = None
         self._settings = settings
         self._nursery = nursery
+        self._own_interpreter = own_interpreter
         self._process: subprocess.Popen[bytes] | NurseryChild | None = None
         self._http = httpx.Client(base_url=self.url, timeout=60.0, trust_env=False)
 
     @classmethod
     def start(
-        cls, data_dir: Path | str, *, port: int | None = None, nursery: Nursery | None = None, **env: object
+        cls,
+        data_dir: Path | str,
+        *,
+        port: int | None = None,
+        nursery: Nursery | None = None,
+        own_interpreter: bool = False,
+        **env: object,
     ) -> Self:
         """Start on a free loopback port and wait until it answers.
 
-        `env` are environment variables (`MLPROXY_WORKSPACE=…`, `IDENTITY_ENDPOINT=…`). With a `nursery`
-        it is forked from there, which takes a fraction of the time.
+        `env` are environment variables (`MLPROXY_WORKSPACE=…`, `IDENTITY_ENDPOINT=…`). It is forked from
+        the `nursery`, or from the one that all tests share, unless it is to have an interpreter of its own.
         """
-        server = cls.prepare(data_dir, port=port, nursery=nursery, **env)
+        server = cls.prepare(data_dir, port=port, nursery=nursery, own_interpreter=own_interpreter, **env)
         server.launch()
         return server
 
     @classmethod
     def prepare(
-        cls, data_dir: Path | str, *, port: int | None = None, nursery: Nursery | None = None, **env: object
+        cls,
+        data_dir: Path | str,
+        *,
+        port: int | None = None,
+        nursery: Nursery | None = None,
+        own_interpreter: bool = False,
+        **env: object,
     ) -> Self:
         """One that is not running: for its commands, or to `launch` later."""
         data_dir = Path(data_dir).absolute()
         data_dir.mkdir(parents=True, exist_ok=True)
-        server = cls(data_dir=data_dir, port=port or free_port(), settings={}, nursery=nursery)
+        server = cls(
+            data_dir=data_dir,
+            port=port or free_port(),
+            settings={},
+            nursery=nursery,
+            own_interpreter=own_interpreter,
+        )
         server._change(env)
         return server
 
@@ -114,10 +143,9 @@ class ServerProcess:
         self._await_health(self._process)
 
     def _start_process(self) -> "subprocess.Popen[bytes] | NurseryChild":
-        if self._nursery is not None:
-            return self._nursery.start(
-                ["serve"], cwd=self.data_dir, env=self.environment(), log_file=self.log_file
-            )
+        if not self._own_interpreter:
+            nursery = self._nursery or shared_nursery()
+            return nursery.start(["serve"], cwd=self.data_dir, env=self.environment(), log_file=self.log_file)
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "server", "serve"],
@@ -207,7 +235,7 @@ class ServerProcess:
             try:
                 self._http.get("/health")
             except httpx.TransportError:
-                time.sleep(0.05 if self._nursery is None else 0.01)
+                time.sleep(0.05 if self._own_interpreter else 0.01)
             else:
                 return
         code = self._end(signal.SIGKILL)

@@ -31,7 +31,7 @@ from server.services.runs import Runs
 from server.settings import Settings
 
 MLFLOW = "/api/2.0/mlflow/"
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 120.0
 FROM_NOWHERE = ("", 0)
 """The address of a client of whom nothing is known: no create of its is taken for another one sent again."""
 

@@ -90,7 +90,7 @@ class Bench:
         )
 
     async def wait_until_empty(self) -> None:
-        for _ in range(300):
+        for _ in range(2400):
             if not await self.waiting():
                 return
             await asyncio.sleep(0.05)

@@ -64,7 +64,7 @@ def _await_prompt_links() -> None:
     """The client links a prompt to its experiment in a thread, whose requests would come at any moment."""
     for thread in threading.enumerate():
         if thread.name.startswith("link_prompt_to_experiment"):
-            thread.join(30)
+            thread.join(120)
 
 
 @dataclass
@@ -146,7 +146,7 @@ class Recorder:
         }
         file.write_text(json.dumps(document))
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 120.0) -> None:
         """Wait for what happens in the background; how often this asks is not recorded."""
         deadline = time.monotonic() + seconds
         self.waiting = threading.get_ident()

@@ -9,7 +9,7 @@ from tests.conformance.stock.stock_server import StockServer
 from tests.support.interpreters import client_python, start_client
 from tests.support.server import ServerProcess
 
-CLIENT_TIMEOUT_SECONDS = 240.0
+CLIENT_TIMEOUT_SECONDS = 900.0
 _SCRIPT = "flows/run.py"
 _CLIENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",

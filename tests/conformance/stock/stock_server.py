@@ -10,11 +10,11 @@ from typing import Self
 
 import httpx
 
-from tests.support.emulator import free_port
 from tests.support.interpreters import client_python
+from tests.support.ports import free_port
 
 SERVER_INTERPRETER = "mlflow3"
-START_TIMEOUT_SECONDS = 120.0
+START_TIMEOUT_SECONDS = 300.0
 STOP_TIMEOUT_SECONDS = 10.0
 _FOREIGN = ("MLPROXY_", "MLFLOW_", "AZURE_", "DATABRICKS_")
 # Beside the API: job runners and usage reports, which no flow needs.

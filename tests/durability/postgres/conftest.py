@@ -10,6 +10,7 @@ import pytest
 
 from tests.durability.conftest import deliver_to
 from tests.support.emulator import EmulatorProcess
+from tests.support.nursery import Nursery
 from tests.support.postgres import PostgresProcess
 from tests.support.server import ServerProcess
 
@@ -42,7 +43,9 @@ def database_url(running_postgres: PostgresProcess) -> str:
 
 
 @pytest.fixture
-def start_replica(emulator: EmulatorProcess, database_url: str, tmp_path: Path) -> Iterator[StartReplica]:
+def start_replica(
+    emulator: EmulatorProcess, nursery: Nursery, database_url: str, tmp_path: Path
+) -> Iterator[StartReplica]:
     """Starts a proxy on the test's database: `start_replica("one", MLPROXY_ROLE="api")`."""
     with ExitStack() as running:
 
@@ -51,6 +54,7 @@ def start_replica(emulator: EmulatorProcess, database_url: str, tmp_path: Path) 
                 deliver_to(
                     emulator,
                     tmp_path / name,
+                    nursery,
                     **{
                         "MLPROXY_DATABASE_URL": database_url,
                         "MLPROXY_SPOOL_DIR": tmp_path / "spool",

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.durability.conftest import drain_all
+from tests.durability.conftest import DRAIN_SECONDS, drain_all
+from tests.durability.crashing import is_stopped
 from tests.durability.postgres.conftest import StartReplica
 from tests.durability.tracking import Tracking, assert_delivered
 from tests.support.emulator import EmulatorProcess
@@ -19,6 +20,8 @@ from tests.support.workspace import wait_until
 
 LEASE_SECONDS = 6
 SETTLE_SECONDS = 2.0
+LESS_THAN_A_LEASE = 90.0
+"""Who waits for the lease of the lost one to end waits for two minutes, where nothing else is said."""
 LOG_BATCH = "POST .*/runs/log-batch$"
 
 
@@ -45,17 +48,15 @@ class Scene:
         """The one that will be lost has sent a point, which took effect (`after`) or not yet (`before`)."""
         self._emulator.add_fault(match=LOG_BATCH, effect="delay", when=when, delay_seconds=seconds, times=1)
         self.client.log_metric(self.run, "loss", 0.5, 1)
-        wait_until(lambda: self._emulator.faults()[0]["hits"], within=20, what="a log-batch under way")
+        wait_until(lambda: self._emulator.faults()[0]["hits"], within=120, what="a log-batch under way")
         yield
 
-    def assert_done(self, *, within: float) -> None:
+    def assert_done(self, *, within: float = DRAIN_SECONDS) -> None:
         """All arrives in this time, and a fresh write after it."""
-        began = time.monotonic()
-        drain_all(self.accepting, timeout=90)
-        assert time.monotonic() - began < within
+        drain_all(self.accepting, timeout=within)
         self.client.log_metric(self.run, "loss", 0.25, 2)
         self.client.end(self.run)
-        drain_all(self.accepting, timeout=60)
+        drain_all(self.accepting)
         assert_delivered(self._emulator, self.run)
 
 
@@ -70,7 +71,7 @@ def test_killed_while_it_sends(when: str, start_replica: StartReplica, emulator:
     scene.start_heir()
     with scene.in_the_middle_of_a_send(when=when, seconds=4):
         scene.lost.kill()
-    scene.assert_done(within=40)
+    scene.assert_done(within=LESS_THAN_A_LEASE)
 
 
 @pytest.mark.fault("16")
@@ -82,16 +83,16 @@ def test_stopped_past_its_lease_while_it_sends(
     The one that was stopped finds itself too late when it goes on, and changes nothing.
     """
     scene = Scene(start_replica, emulator, "stopped", MLPROXY_LEASE_SECONDS=LEASE_SECONDS)
-    with scene.in_the_middle_of_a_send(when="after", seconds=1):
+    with scene.in_the_middle_of_a_send(when="after", seconds=5):
         scene.lost.send_signal(signal.SIGSTOP)
     try:
         scene.start_heir(MLPROXY_LEASE_SECONDS=LEASE_SECONDS)
         scene.client.log_metric(scene.run, "loss", 0.75, 3)
-        drain_all(scene.accepting, timeout=60)
+        drain_all(scene.accepting)
     finally:
         scene.lost.send_signal(signal.SIGCONT)
-    scene.assert_done(within=20)
-    wait_until(lambda: "lease_lost" in scene.lost.log_file.read_text(), within=10, what="lease_lost")
+    scene.assert_done()
+    wait_until(lambda: "lease_lost" in scene.lost.log_file.read_text(), within=120, what="lease_lost")
 
 
 @pytest.mark.fault("16")
@@ -109,14 +110,14 @@ def test_stopped_between_its_intent_and_its_send(
     )
     emulator.clear_calls()
     scene.client.log_metric(scene.run, "loss", 0.5, 1)
-    time.sleep(3)
+    wait_until(lambda: is_stopped(scene.lost.pid), within=120, what="a replica stopped before its send")
     scene.start_heir(MLPROXY_LEASE_SECONDS=LEASE_SECONDS)
-    drain_all(scene.accepting, timeout=60)
+    drain_all(scene.accepting)
     scene.lost.send_signal(signal.SIGCONT)
-    wait_until(lambda: "lease_lost" in scene.lost.log_file.read_text(), within=10, what="lease_lost")
+    wait_until(lambda: "lease_lost" in scene.lost.log_file.read_text(), within=120, what="lease_lost")
     batches = [call for call in emulator.calls() if call["path"].endswith("/runs/log-batch")]
     assert len(batches) == 1
-    scene.assert_done(within=20)
+    scene.assert_done()
 
 
 @pytest.mark.fault("16")
@@ -142,15 +143,15 @@ def test_cut_from_the_database_while_it_sends(
             MLPROXY_LEASE_SECONDS=LEASE_SECONDS,
         )
         scene.start_heir(MLPROXY_LEASE_SECONDS=LEASE_SECONDS)
-        with scene.in_the_middle_of_a_send(when="after", seconds=1):
+        with scene.in_the_middle_of_a_send(when="after", seconds=5):
             (wire.cut if how == "cut" else wire.silence)()
         scene.client.log_metric(scene.run, "loss", 0.75, 3)
-        drain_all(scene.accepting, timeout=60)
+        drain_all(scene.accepting)
         wire.cut()
         wire.heal()
-        scene.assert_done(within=20)
+        scene.assert_done()
         assert scene.lost.is_running
-        wait_until(lambda: _serves(scene.lost), within=30, what="the lost one to find the database again")
+        wait_until(lambda: _serves(scene.lost), within=120, what="the lost one to find the database again")
         assert scene.lost.stop() == 0
 
 
@@ -171,7 +172,7 @@ def test_a_restart_of_the_database_costs_nobody_a_lease(
     with scene.in_the_middle_of_a_send(when="after", seconds=8):
         running_postgres.stop()
         running_postgres.launch()
-    scene.assert_done(within=60)
+    scene.assert_done()
     for name in ("lost", "heir"):
         assert "lease_lost" not in (scene.lost.data_dir.parent / name / "server.log").read_text()
 
@@ -200,7 +201,7 @@ def test_what_one_clock_accepts_another_delivers_at_once(
     client = Tracking(server.url)
     run = client.create_run(client.create_experiment(f"{accepting} accepts"), "run")
     client.log_metric(run, "loss", 0.5, 1)
-    wait_until(lambda: server.status()["pending"] == 0, within=15, what="delivery without anyone asking")
+    wait_until(lambda: server.status()["pending"] == 0, within=120, what="delivery without anyone asking")
     assert server.status()["lag_seconds"] == 0
     client.log_metric(run, "loss", 0.25, 2)
     assert server.status()["lag_seconds"] < 60
@@ -224,12 +225,12 @@ def test_leases_hold_and_end_whatever_the_clocks_say(
         other = start_replica("heir", **settings, MLPROXY_TEST_CLOCK=clocks[heir])
         # Time enough to take the lane, if its lease seemed to be over.
         time.sleep(2.5)
-    wait_until(lambda: scene.accepting.status()["pending"] == 0, within=20, what="the answer to be settled")
+    wait_until(lambda: scene.accepting.status()["pending"] == 0, within=120, what="the answer to be settled")
     assert "lease_lost" not in scene.lost.log_file.read_text()
     emulator.clear_faults()
     emulator.add_fault(match=LOG_BATCH, effect="delay", when="after", delay_seconds=4, times=1)
     scene.client.log_metric(scene.run, "loss", 0.75, 3)
-    wait_until(lambda: emulator.faults()[0]["hits"], within=20, what="a log-batch under way")
+    wait_until(lambda: emulator.faults()[0]["hits"], within=120, what="a log-batch under way")
     scene.lost.kill()
-    scene.assert_done(within=40)
+    scene.assert_done(within=LESS_THAN_A_LEASE)
     assert other.is_running

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from tests.durability.conftest import drain_all
+from tests.durability.crashing import is_stopped
 from tests.durability.postgres.conftest import StartReplica
 from tests.durability.tracking import LoggedRun, Tracking
 from tests.support.emulator import EmulatorProcess
@@ -95,24 +96,20 @@ def test_one_pauses_between_its_statements_and_its_commit(
     time.sleep(0.3)
     script.write_text(f"commit.before={pause}")
     if pause == "stop":
-        wait_until(lambda: _is_stopped(paused.pid), within=20, what="a replica stopped in a transaction")
+        wait_until(lambda: is_stopped(paused.pid), within=120, what="a replica stopped in a transaction")
         began = time.monotonic()
         for client in clients[1::2]:
-            client.join(60)
+            client.join(120)
         assert [client.steps for client in clients[1::2]] == [STEPS] * 2
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 60
         script.write_text("")
         paused.send_signal(signal.SIGCONT)
     for client in clients:
-        client.join(90)
+        client.join(240)
     assert [client.error for client in clients] == [None] * 4
-    drain_all(other, timeout=60)
+    drain_all(other)
     assert_complete(emulator, runs, names)
     assert_gapless(database_url, [run.run_id for run in runs])
-
-
-def _is_stopped(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def test_two_that_deliver_share_the_work_and_send_nothing_twice(
@@ -128,9 +125,9 @@ def test_two_that_deliver_share_the_work_and_send_nothing_twice(
     for client in clients:
         client.start()
     for client in clients:
-        client.join(90)
+        client.join(240)
     assert [client.error for client in clients] == [None] * 4
-    drain_all(one, timeout=60)
+    drain_all(one)
     assert_complete(emulator, runs, names)
     assert_gapless(database_url, [run.run_id for run in runs])
     for server in (one, other):

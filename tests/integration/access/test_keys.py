@@ -14,7 +14,7 @@ from tests.support.server import ServerProcess
 USER_TAG = "mlproxy.user"
 KEYS = "/api/2.0/mlproxy/keys"
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=1"
-_REPLICA_SECONDS = 8.0
+_REPLICA_SECONDS = 60.0
 
 
 def status(server: ServerProcess, key: str, path: str = KEYS, *, basic: bool = False) -> int:

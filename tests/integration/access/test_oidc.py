@@ -13,8 +13,8 @@ import httpx
 import pytest
 from joserfc.jwk import RSAKey
 
-from tests.support.emulator import free_port
 from tests.support.issuer import LocalIssuer
+from tests.support.ports import free_port
 from tests.support.server import ServerProcess
 
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=1"

@@ -11,7 +11,7 @@ from tests.support.issuer import LocalIssuer
 from tests.support.server import ServerProcess
 from tests.support.workspace import run_of
 
-_CLIENT_SECONDS = 120
+_CLIENT_SECONDS = 480
 _NEVER_RETRY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_ENABLE_ASYNC_LOGGING": "false"}
 USER_TAG = "mlproxy.user"
 
@@ -96,7 +96,7 @@ def test_each_credential_logs_a_run_and_is_recorded(
         word, run_id = log_run(server, tmp_path / name, **credential)
         assert word == "run", run_id
         made[run_id] = name.removesuffix(" basic")
-    drained = server.cli("drain", "--timeout", "60")
+    drained = server.cli("drain", "--timeout", "240")
     assert drained.returncode == 0, drained.stdout + drained.stderr
     tags = {run_id: run_of(emulator, run_id).tags for run_id in made}
     assert {run_id: item.get(USER_TAG) for run_id, item in tags.items()} == made

@@ -76,7 +76,7 @@ class Site:
         self.emulator.add_fault(match=_EVERYTHING, effect="status", status=503)
 
 
-async def drained(server: Tracking, *, seconds: float = 30.0) -> int:
+async def drained(server: Tracking, *, seconds: float = 180.0) -> int:
     """Wait until all is delivered; how many entries are parked."""
     answer = await server.post("/api/2.0/mlproxy/drain", timeout_seconds=seconds)
     assert (answer["pending"], answer["uncertain"]) == (0, 0), answer

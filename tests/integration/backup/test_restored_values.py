@@ -1,5 +1,6 @@
 """What becomes of each kind of entry that a backup holds as undelivered and its server delivered later."""
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable
@@ -10,6 +11,7 @@ import pytest
 
 from tests.integration.backup.conftest import Site, drained
 from tests.support.tracking import Tracking
+from tests.support.workspace import wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -375,14 +377,19 @@ async def test_a_long_backlog_of_which_half_was_delivered(site: Site) -> None:
         file = await site.back_up(first)
         site.emulator.clear_faults()
         site.emulator.add_fault(match="POST .*/log-batch$", effect="status", status=503, after_calls=3)
-        await server.post("/api/2.0/mlproxy/drain", timeout_seconds=3.0)
+        await asyncio.to_thread(_wait_for_hit, site)
     site.emulator.clear_faults()
     arrived = points(_held(site, thing))
     assert isinstance(arrived, list)
     assert 0 < len(arrived) < 2_000
     site.restore(file, second)
     async with site.server(second) as server:
-        assert await drained(server, seconds=60) == 0
+        assert await drained(server) == 0
     rows = site.emulator.run(thing.run_id)["metrics"]
     for key in ("m", "other"):
         assert [row["step"] for row in rows if row["key"] == key] == list(range(2_000))
+
+
+def _wait_for_hit(site: Site) -> None:
+    """Until a call has met the workspace's one fault."""
+    wait_until(lambda: site.emulator.faults()[0]["hits"], within=120, what="a call that fails")

@@ -216,7 +216,7 @@ async def test_postgres_is_not_restored_under_a_running_server(site: Site) -> No
     place = site.place()
     async with site.server(place, workspace=None):
         database = Database(place.database_url)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while not await database.read(list_living):  # noqa: ASYNC110 - the session tells nobody
                 await asyncio.sleep(0.05)
         database.close()

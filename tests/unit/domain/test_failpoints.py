@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from server.domain import failpoints
+from tests.support.workspace import wait_until
 
 
 def test_nothing_happens_without_the_variable() -> None:
@@ -78,3 +79,22 @@ def test_a_file_can_arm_a_place_later(tmp_path: Path) -> None:
             seen.append(process.stdout.readline().strip())
         process.stdin.close()
     assert seen == ["passed", "passed", "raised", "raised", "passed"]
+
+
+def test_a_thread_is_held_until_the_file_lets_it_go(tmp_path: Path) -> None:
+    """It says that it is held, and goes on when the place is not armed any more."""
+    script = tmp_path / "failpoints"
+    script.write_text("here=hold")
+    code = "from server.domain import failpoints\nfailpoints.reach('here')\nprint('passed')"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, failpoints.VARIABLE: f"@{script}"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        wait_until((tmp_path / "failpoints.held").exists, within=60, what="the thread to be held")
+        assert process.poll() is None
+        script.write_text("")
+        said, _ = process.communicate(timeout=60)
+    assert said.strip() == "passed"

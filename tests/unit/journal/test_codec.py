@@ -25,13 +25,14 @@ def _fits(value: Any) -> bool:
         msgspec.msgpack.encode(value)
     except (OverflowError, UnicodeEncodeError, msgspec.MsgspecError):
         return False
-    return value == value
+    return True
 
 
 @given(_operations.filter(_fits))
 def test_every_operation_comes_back_as_it_was_written(operation: Operation) -> None:
-    """Kind and payload are all that is needed."""
-    assert decode_operation(*encode_operation(operation)) == operation
+    """Kind and payload are all that is needed; a value that is no number, or a negative zero, is kept too."""
+    # As text, for a NaN equals nothing, itself included.
+    assert repr(decode_operation(*encode_operation(operation))) == repr(operation)
 
 
 @given(_operations.filter(_fits), st.data())

@@ -81,7 +81,7 @@ async def _cancel_waiting() -> int:
         for task in waiting[:2]:
             task.cancel()
         await asyncio.sleep(0)
-    await asyncio.wait_for(waiting[2], 1)
+    await asyncio.wait_for(waiting[2], 60)
     await slots.__aexit__(None, None, None)
     return await _most_at_once(slots, 4)
 

@@ -52,7 +52,7 @@ class FakeIdentity:
         return self
 
     def get_token(self, *scopes: str) -> SimpleNamespace:
-        self.gate.wait(10)
+        self.gate.wait(120)
         if self.error is not None:
             raise self.error
         token = self.always_gives or f"token-{self.opened}"

@@ -16,7 +16,7 @@ HOUR = 3600
 
 async def settled(tokens: TokenSource, expected_renewals, identity) -> None:
     """Wait until a background renewal has ended."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         while identity.closed < expected_renewals or tokens._renewal is not None:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
