@@ -184,8 +184,8 @@ class Writer:
             self._waiting_bytes += job.size_bytes
             (self._background if background else self._interactive).append(waiting)
             self._arrived.notify()
-        # A caller that goes away must not cancel work that others share a transaction with.
-        return asyncio.shield(waiting.future)
+        # Whoever goes away cancels this, but not the work, which others share a transaction with.
+        return waiting.future
 
     def require_room(self) -> None:
         """Refuse, before its bytes are read, what will add to the backlog.

@@ -7,7 +7,7 @@ a field that is null counts as absent.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
@@ -141,18 +141,20 @@ def encode(message: Any) -> bytes:
     return _encoder.encode(message)
 
 
-def encode_page(field: str, items: Sequence[Any], next_page_token: str | None) -> bytearray:
+def encode_page(field: str, items: Iterable[Any], next_page_token: str | None) -> bytearray:
     """`{field: items, "next_page_token": …}` as JSON, without what is empty.
 
     Item by item into one buffer: nothing is copied, and other threads get their turn meanwhile.
     """
-    body = bytearray(b"{")
-    if items:
-        body += b'"%b":[' % field.encode()
-        for item in items:
-            _encoder.encode_into(item, body, -1)
-            body += b","
+    body = bytearray(b'{"%b":[' % field.encode())
+    before_items = len(body)
+    for item in items:
+        _encoder.encode_into(item, body, -1)
+        body += b","
+    if len(body) > before_items:
         body[-1:] = b"],"
+    else:
+        del body[1:]
     if next_page_token is not None:
         body += b'"next_page_token":%b,' % _encoder.encode(next_page_token)
     if len(body) > 1:

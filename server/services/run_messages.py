@@ -1,6 +1,6 @@
 """Runs as messages: everything a run holds, read for a whole page at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from server.database.engine import Transaction
@@ -8,6 +8,19 @@ from server.domain.entities import RunInfo
 from server.protocol import runs as messages
 from server.protocol.experiments import TagMessage
 from server.store import datasets, run_data
+
+# SQLite is asked inside this process, and rows that are soon used and gone stay in the processor's cache: 25
+# runs at a time take a fifth less of its time than 1,000, and a fraction of the memory.
+_SLICE = 25
+# Each slice is five exchanges with Postgres.
+_SLICE_OVER_A_WIRE = 250
+
+
+def each_run(transaction: Transaction, infos: Sequence[RunInfo]) -> Iterator[messages.RunMessage]:
+    """The runs with all they hold, a few in memory at a time. For use in the transaction."""
+    size = _SLICE_OVER_A_WIRE if transaction.is_postgres else _SLICE
+    for start in range(0, len(infos), size):
+        yield from load_runs(transaction, infos[start : start + size])
 
 
 def load_runs(transaction: Transaction, infos: Sequence[RunInfo]) -> list[messages.RunMessage]:

@@ -29,7 +29,7 @@ from server.services.identity import (
 )
 from server.services.resends import GroupedCreate, Resends
 from server.services.run_creates import RunCreate, make_runs, repeat_run
-from server.services.run_messages import load_runs
+from server.services.run_messages import each_run, load_runs
 from server.store import datasets, removals, runs, search
 from server.store.announcements import announce_runs
 
@@ -99,13 +99,23 @@ class Runs:
 
     async def search(self, request: messages.SearchRunsRequest) -> RunPage:
         """A page of runs, and the token of the next one."""
-        return await self._database.read(_find_page(request))
+        find = _find_page(request)
+
+        def read(transaction: Transaction) -> RunPage:
+            infos, token = find(transaction)
+            return load_runs(transaction, infos), token
+
+        return await self._database.read(read)
 
     async def search_json(self, request: messages.SearchRunsRequest) -> bytearray:
         """The same as JSON: a page may be megabytes, so it is encoded in the thread that reads it."""
         find = _find_page(request)
 
-        return await self._database.read(lambda transaction: encode_page("runs", *find(transaction)))
+        def read(transaction: Transaction) -> bytearray:
+            infos, token = find(transaction)
+            return encode_page("runs", each_run(transaction, infos), token)
+
+        return await self._database.read(read)
 
     async def update(self, request: messages.UpdateRunRequest, principal: str | None) -> RunInfo:
         """Change status, end time or name; the run afterwards."""
@@ -279,8 +289,10 @@ def _run_name(name: str | None, tags: dict[str, str]) -> str:
 # --- searching ------------------------------------------------------------------------------
 
 
-def _find_page(request: messages.SearchRunsRequest) -> Callable[[Transaction], RunPage]:
-    """What reads the page that is asked for.
+def _find_page(
+    request: messages.SearchRunsRequest,
+) -> Callable[[Transaction], tuple[list[RunInfo], str | None]]:
+    """What finds the runs of the page that is asked for, and the token of the next one.
 
     Raises:
         MlflowError: `INVALID_PARAMETER_VALUE`, the filter, the order, the page size or the token is wrong.
@@ -291,7 +303,7 @@ def _find_page(request: messages.SearchRunsRequest) -> Callable[[Transaction], R
     order = grammar.parse_run_order(request.order_by)
     view = parse_view(request.run_view_type)
 
-    def find(transaction: Transaction) -> RunPage:
+    def find(transaction: Transaction) -> tuple[list[RunInfo], str | None]:
         experiment_ids = [resolve_experiment_id(transaction, text) for text in request.experiment_ids]
         run_pks, has_more = search.find_runs(
             transaction.connection,
@@ -302,8 +314,8 @@ def _find_page(request: messages.SearchRunsRequest) -> Callable[[Transaction], R
             offset=offset,
             limit=limit,
         )
-        found = load_runs(transaction, runs.list_infos(transaction, run_pks))
-        return found, paging.encode_offset(offset + limit) if has_more else None
+        token = paging.encode_offset(offset + limit) if has_more else None
+        return runs.list_infos(transaction, run_pks), token
 
     return find
 

@@ -4,13 +4,14 @@ import json
 
 import pytest
 
-from tests.support.tracking import Tracking
+from tests.support.tracking import Json, Tracking
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 _NOBODY = "f" * 32
 _DOES_NOT_EXIST = (404, "RESOURCE_DOES_NOT_EXIST")
 _INVALID = (400, "INVALID_PARAMETER_VALUE")
+_MORE_THAN_A_SLICE = 260
 _DATASET = {"name": "d", "digest": "abc", "source_type": "local", "source": "{}"}
 _MODEL = json.dumps({"artifact_path": "m", "flavors": {}, "utc_time_created": "t", "run_id": "r"})
 
@@ -312,6 +313,35 @@ async def test_search_filters_orders_and_pages_runs(tracking: Tracking) -> None:
         token = page.get("next_page_token")
     assert found == wanted[::-1]
     assert token is None
+
+
+async def test_a_large_page_holds_what_small_ones_hold(tracking: Tracking) -> None:
+    """A page of more runs than are read at a time holds each with its data, in the order of small pages."""
+    experiment_id = await tracking.experiment()
+    run_ids = [
+        await tracking.run(experiment_id=experiment_id, tags=[{"key": "number", "value": str(number)}])
+        for number in range(_MORE_THAN_A_SLICE)
+    ]
+    for number, run_id in enumerate(run_ids[:40]):
+        metrics = [
+            {"key": f"m{k}", "value": number + k, "timestamp": 1, "step": 0} for k in range(number % 3)
+        ]
+        params = [{"key": "p", "value": f"of run {number}"}]
+        await tracking.post("runs/log-batch", run_id=run_id, metrics=metrics, params=params)
+    asked = {"experiment_ids": [experiment_id], "order_by": ["tags.number DESC"]}
+    small: list[Json] = []
+    token = None
+    while len(small) < len(run_ids):
+        page = await tracking.post("runs/search", **asked, max_results=20, page_token=token)
+        small += page["runs"]
+        token = page.get("next_page_token")
+    assert token is None
+    large = await tracking.post("runs/search", **asked, max_results=1000)
+    assert large == {"runs": small}
+    assert {run["info"]["run_id"] for run in small} == set(run_ids)
+    shown = {run["info"]["run_id"]: run["data"] for run in small}
+    assert shown[run_ids[5]]["params"] == [{"key": "p", "value": "of run 5"}]
+    assert [metric["value"] for metric in shown[run_ids[5]]["metrics"]] == [5, 6]
 
 
 @pytest.mark.parametrize(
