@@ -18,6 +18,8 @@ from server.domain.errors import OperatorError
 _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 75
 _GRACE_SECONDS = 10
+_LAST_REQUESTS_SECONDS = 0.3
+"""As long as a load balancer may take from connecting to sending its request."""
 
 
 class ListenError(OperatorError):
@@ -30,8 +32,10 @@ async def serve_until_stopped(server: Server, listener: socket.socket, admin: so
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    public = _uvicorn(server.door, trusted_proxies=server.settings.trusted_proxies)
-    private = _uvicorn(server.admin_door)
+    behind_a_balancer = server.settings.stop_delay_seconds > 0
+    kind = _PatientServer if behind_a_balancer else _Server
+    public = kind(_configuration(server.door, server.settings.trusted_proxies))
+    private = _Server(_configuration(server.admin_door))
     serving = [
         asyncio.create_task(public.serve(sockets=[listener])),
         asyncio.create_task(private.serve(sockets=[admin])),
@@ -39,8 +43,8 @@ async def serve_until_stopped(server: Server, listener: socket.socket, admin: so
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait([stopped, *serving], return_when=asyncio.FIRST_COMPLETED)
     server.begin_stop()
-    if stop.is_set() and server.settings.stop_delay_seconds:
-        # A load balancer still sends us requests, until it has asked whether we are ready.
+    if stop.is_set() and behind_a_balancer:
+        # It still sends us requests, until it has asked whether we are ready.
         stop.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(server.settings.stop_delay_seconds):
@@ -50,15 +54,35 @@ async def serve_until_stopped(server: Server, listener: socket.socket, admin: so
     await asyncio.gather(*serving)
 
 
-def _uvicorn(application: Any, *, trusted_proxies: str = "") -> uvicorn.Server:
-    class _Server(uvicorn.Server):
-        """Leaves signals to us: uvicorn would end the process with the signal, not with 0."""
+class _Server(uvicorn.Server):
+    """Leaves signals to us: uvicorn would end the process with the signal, not with 0."""
 
-        @contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
-    config = uvicorn.Config(
+
+class _PatientServer(_Server):
+    """Answers, at its end, whoever had got as far as to connect.
+
+    A connection that is closed with a request unread is reset, and a load balancer sends no write twice: its
+    client would get a 502.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # One turn of the loop accepts whoever waits.
+        await asyncio.sleep(0)
+        for each in self.servers:
+            each.close()
+        for each_socket in sockets or []:
+            each_socket.close()
+        # Every answer from here on closes its connection: those that are left afterwards have sent nothing.
+        await asyncio.sleep(_LAST_REQUESTS_SECONDS)
+        await super().shutdown(sockets)
+
+
+def _configuration(application: Any, trusted_proxies: str = "") -> uvicorn.Config:
+    return uvicorn.Config(
         application,
         http=ClientConnection,
         ws="none",
@@ -71,7 +95,6 @@ def _uvicorn(application: Any, *, trusted_proxies: str = "") -> uvicorn.Server:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    return _Server(config)
 
 
 @contextmanager
