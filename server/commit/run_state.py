@@ -136,6 +136,6 @@ def _perhaps_known(group: Sequence[RunWrite], state: GroupState) -> list[PointKe
             continue
         for metric in write.metrics:
             series = run.series.get(metric[0])
-            if series is not None and metric[1] <= series.highest_step:
+            if series is not None and metric[1] <= series.latest[0]:
                 wanted[series.series_id, *metric.point] = None
     return list(wanted)

@@ -1,8 +1,9 @@
 """The points of one metric in MLflow's order of a history: by timestamp, then step, then value.
 
 Points are clustered by step first. In nearly every series time never goes back while steps go on, and then
-both orders are one: a page is read from where it begins. That is looked at for each page, over the timestamps
-alone; where it does not hold the whole series is sorted.
+both orders are one: a page is read from where it begins. A series says so. Where it does not, because time
+went back or the series is older than that promise, each page is looked at, over the timestamps alone; where
+it does not hold for a page the whole series is sorted.
 """
 
 from itertools import pairwise
@@ -30,24 +31,32 @@ def list_points(
 
     One row more than a page tells whether there is another.
     """
-    found = transaction.rows("SELECT series_id FROM series WHERE run_pk = ? AND key = ?", (run_pk, key))
+    found = transaction.rows(
+        "SELECT series_id, in_time_order FROM series WHERE run_pk = ? AND key = ?", (run_pk, key)
+    )
     if not found or limit <= 0:
         return []
-    series_id: int = found[0][0]
+    series_id, in_time_order = found[0]
+    if in_time_order:
+        return _by_step(transaction, series_id, after, offset, limit)
     if after is not None or not offset:
-        rows = _by_step(transaction, series_id, after, limit)
+        rows = _by_step(transaction, series_id, after, 0, limit)
         if _are_next_in_time(transaction, series_id, rows, after, is_rest=len(rows) < limit):
             return rows
     return _by_time(transaction, series_id, after, offset, limit)
 
 
-def _by_step(transaction: Transaction, series_id: int, after: Point | None, limit: int) -> list[Point]:
-    where, parameters = ("", ()) if after is None else (f" AND ({POINT}) > (?, ?, ?, ?)", after)
+def _by_step(
+    transaction: Transaction, series_id: int, after: Point | None, offset: int, limit: int
+) -> list[Point]:
+    where, parameters = "", cast(tuple[Any, ...], ())
+    if after is not None:
+        where, parameters, offset = f" AND ({POINT}) > (?, ?, ?, ?)", after, 0
     return cast(
         list[Point],
         transaction.rows(
-            f"SELECT {POINT} FROM points WHERE series_id = ?{where} ORDER BY {POINT} LIMIT ?",
-            (series_id, *parameters, limit),
+            f"SELECT {POINT} FROM points WHERE series_id = ?{where} ORDER BY {POINT} LIMIT ? OFFSET ?",
+            (series_id, *parameters, limit, offset),
         ),
     )
 

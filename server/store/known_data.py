@@ -16,5 +16,5 @@ class KnownData:
 def read_known_data(transaction: Transaction, run_pk: int) -> KnownData:
     """What is known of a run."""
     params = transaction.rows("SELECT key FROM params WHERE run_pk = ?", (run_pk,))
-    steps = transaction.rows("SELECT key, highest_step FROM series WHERE run_pk = ?", (run_pk,))
+    steps = transaction.rows("SELECT key, latest_step FROM series WHERE run_pk = ?", (run_pk,))
     return KnownData(frozenset(row[0] for row in params), {row[0]: row[1] for row in steps})

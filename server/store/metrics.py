@@ -20,10 +20,8 @@ _NOT_YET_STORED = 0
 _KEY_TYPES = ("BIGINT", "TEXT")
 _VALUES = {
     "points": "BIGINT",
-    "lowest_step": "BIGINT",
-    "highest_step": "BIGINT",
-    "lowest_timestamp_ms": "BIGINT",
     "highest_timestamp_ms": "BIGINT",
+    "in_time_order": "SMALLINT",
     "latest_step": "BIGINT",
     "latest_timestamp_ms": "BIGINT",
     "latest_value": "DOUBLE PRECISION",
@@ -68,17 +66,16 @@ _UPSERT_MODEL_METRIC = (
 class SeriesState:
     """A series' row while a group of writes is decided. `series_id` is 0 until it is stored.
 
-    `latest` is the highest point by step, timestamp and value. `added` are the points that the group adds.
+    `latest` is the highest point by step, timestamp and value. `in_time_order`: whoever reads the points by
+    step reads them by timestamp too. `added` are the points that the group adds.
     """
 
     series_id: int
     run_pk: int
     key: str
     points: int
-    lowest_step: int
-    highest_step: int
-    lowest_timestamp_ms: int
     highest_timestamp_ms: int
+    in_time_order: bool
     latest: Point
     added: list[Point] = field(default_factory=list)
     _looked_up: set[Point] = field(default_factory=set)
@@ -87,30 +84,25 @@ class SeriesState:
     @classmethod
     def starting_with(cls, run_pk: int, key: str, point: Point) -> "SeriesState":
         """The series that this point begins."""
-        step, timestamp_ms = point[0], point[1]
-        return cls(
-            _NOT_YET_STORED, run_pk, key, 1, step, step, timestamp_ms, timestamp_ms, point, added=[point]
-        )
+        return cls(_NOT_YET_STORED, run_pk, key, 1, point[1], True, point, added=[point])
 
     def add(self, point: Point, known: set[PointKey]) -> bool:
         """Add a point, unless the series has it already; whether it was added."""
-        step, timestamp_ms = point[0], point[1]
-        if step > self.highest_step:
+        if point[0] > self.latest[0]:
             # As nearly all are: no other point can equal it, or be later.
-            self.highest_step = step
             self.latest = point
         elif self._has(point, known):
             return False
+        elif point[:3] > self.latest[:3]:
+            self.latest = point
         else:
-            self.lowest_step = min(self.lowest_step, step)
-            if point[:3] > self.latest[:3]:
-                self.latest = point
+            self.in_time_order = False
         self.added.append(point)
         self.points += 1
-        if timestamp_ms > self.highest_timestamp_ms:
-            self.highest_timestamp_ms = timestamp_ms
-        elif timestamp_ms < self.lowest_timestamp_ms:
-            self.lowest_timestamp_ms = timestamp_ms
+        if point[1] >= self.highest_timestamp_ms:
+            self.highest_timestamp_ms = point[1]
+        else:
+            self.in_time_order = False
         return True
 
     def _has(self, point: Point, known: set[PointKey]) -> bool:
@@ -121,17 +113,15 @@ class SeriesState:
 
 
 def _state_of(row: tuple[Any, ...]) -> SeriesState:
-    series_id, run_pk, key, points, lowest, highest, earliest, newest, *latest = row
+    series_id, run_pk, key, points, highest_timestamp_ms, in_time_order, *latest = row
     step, timestamp_ms, value, is_nan = latest
     return SeriesState(
         series_id,
         run_pk,
         key,
         points,
-        lowest,
-        highest,
-        earliest,
-        newest,
+        highest_timestamp_ms,
+        bool(in_time_order),
         (step, timestamp_ms, value, is_nan),
     )
 
@@ -187,11 +177,4 @@ def insert_model_metrics(
 
 
 def _values(series: SeriesState) -> tuple[Any, ...]:
-    return (
-        series.points,
-        series.lowest_step,
-        series.highest_step,
-        series.lowest_timestamp_ms,
-        series.highest_timestamp_ms,
-        *series.latest,
-    )
+    return (series.points, series.highest_timestamp_ms, int(series.in_time_order), *series.latest)

@@ -9,6 +9,7 @@ from server.database.engine import Database, Transaction
 from server.database.migration import create_schema
 from server.store.charts import Charts, bucket_starts
 from server.store.histories import Point, list_points
+from server.store.metrics import SeriesState, insert_new, insert_points, read_series, update
 
 _RUN = (1, "a" * 32)
 _MANY = 12_500
@@ -25,21 +26,24 @@ def database(database_url: str) -> Iterator[Database]:
 
 
 def _store(transaction: Transaction, points: list[Point], key: str = "m") -> None:
-    """Store the points of a metric, as many as it then has."""
-    [*known] = transaction.rows("SELECT series_id FROM series WHERE run_pk = ? AND key = ?", (_RUN[0], key))
-    if not known:
-        transaction.run(
-            "INSERT INTO series (run_pk, key, points, lowest_step, highest_step, lowest_timestamp_ms,"
-            " highest_timestamp_ms, latest_step, latest_timestamp_ms, latest_value, latest_is_nan)"
-            " VALUES (?, ?, 0, 0, 0, 0, 0, 0, 0, 0.0, 0)",
-            (_RUN[0], key),
-        )
-        known = transaction.rows("SELECT series_id FROM series WHERE run_pk = ? AND key = ?", (_RUN[0], key))
-    transaction.run_many(
-        "INSERT INTO points (series_id, step, timestamp_ms, value, is_nan) VALUES (?, ?, ?, ?, ?)",
-        [(known[0][0], *point) for point in points],
-    )
-    transaction.run("UPDATE series SET points = points + ? WHERE series_id = ?", (len(points), known[0][0]))
+    """Store the points of a metric, in turn, as a group of writes does."""
+    known = {series.key: series for series in read_series(transaction, [(_RUN[0], key)])}
+    rest = iter(points)
+    series = known.get(key)
+    if series is None:
+        if (first := next(rest, None)) is None:
+            return
+        series = SeriesState.starting_with(_RUN[0], key, first)
+        insert_new(transaction, [series])
+    for point in rest:
+        series.add(point, set())
+    journal_rows = [(0, 0, 0, series.series_id, *point) for point in series.added]
+    transaction.run_all([update([series]), insert_points(journal_rows)])
+
+
+def _forget_order(transaction: Transaction) -> None:
+    """As series are that were stored before they told their order."""
+    transaction.run("UPDATE series SET in_time_order = 0")
 
 
 def _by_time(points: list[Point]) -> list[Point]:
@@ -70,12 +74,15 @@ def _set_back(count: int) -> list[Point]:
 SHAPES = {"steady": _steady, "unsteady": _unsteady, "set back": _set_back}
 
 
+@pytest.mark.parametrize("is_order_known", [True, False], ids=["order known", "order unknown"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_pages_join_to_the_whole_history(database: Database, shape: str) -> None:
+def test_pages_join_to_the_whole_history(database: Database, shape: str, is_order_known: bool) -> None:
     """Page after page, by position or by offset, is what MLflow's order of all points is."""
     points = SHAPES[shape](3000)
     with database.writing(0) as transaction:
         _store(transaction, points)
+        if not is_order_known:
+            _forget_order(transaction)
     with database.reading() as transaction:
         by_position: list[Point] = []
         while page := list_points(
@@ -88,12 +95,28 @@ def test_pages_join_to_the_whole_history(database: Database, shape: str) -> None
     assert by_position == by_offset == _by_time(points)
 
 
-def test_a_point_logged_late_comes_in_its_time(database: Database) -> None:
+def test_a_series_tells_its_order(database: Database) -> None:
+    """Only where each point comes behind the others by step and not before them by time, group by group."""
+    for number, (shape, make) in enumerate(SHAPES.items()):
+        points = make(300)
+        with database.writing(0) as transaction:
+            _store(transaction, points[:-1], key=shape)
+        with database.writing(0) as transaction:
+            _store(transaction, points[-1:], key=shape)
+        with database.reading() as transaction:
+            [(told,)] = transaction.rows("SELECT in_time_order FROM series WHERE key = ?", (shape,))
+        assert told == (number == 0), shape
+
+
+@pytest.mark.parametrize("is_order_known", [True, False], ids=["order known", "order unknown"])
+def test_a_point_logged_late_comes_in_its_time(database: Database, is_order_known: bool) -> None:
     """What is logged between two pages with a later time but an earlier step is on a later page."""
     points = _steady(50)
     late: Point = (-3, 5000, 1.0, 0)
     with database.writing(0) as transaction:
         _store(transaction, points)
+        if not is_order_known:
+            _forget_order(transaction)
     with database.reading() as transaction:
         first = list_points(transaction, _RUN[0], "m", limit=20)
     with database.writing(0) as transaction:

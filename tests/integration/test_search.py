@@ -423,13 +423,12 @@ def run(key, name, status, start, end, stage):
 
 def series(key, name, value):
     """A metric's row; only its latest point matters here."""
-    zeros = dict.fromkeys(
-        ("lowest_step", "highest_step", "lowest_timestamp_ms", "highest_timestamp_ms", "latest_step"), 0
-    )
-    return zeros | {
+    return {
         "run_pk": key,
         "key": name,
         "points": 1,
+        "highest_timestamp_ms": 0,
+        "latest_step": 0,
         "latest_timestamp_ms": 0,
         "latest_value": 0.0 if value == NAN else value,
         "latest_is_nan": int(value == NAN),

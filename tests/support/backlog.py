@@ -73,17 +73,16 @@ def _add_series(connection: Connection, run_pk: int, key: str, count: int) -> in
         "run_pk": run_pk,
         "key": key,
         "points": count,
-        "highest_step": count - 1,
-        "lowest_ms": _BASE_MS,
-        "highest_ms": _BASE_MS + count - 1,
+        "latest_step": count - 1,
+        "latest_ms": _BASE_MS + count - 1,
     }
     return int(
         connection.execute(
             text(
-                "INSERT INTO series (run_pk, key, points, lowest_step, highest_step, lowest_timestamp_ms,"
-                " highest_timestamp_ms, latest_step, latest_timestamp_ms, latest_value, latest_is_nan)"
-                " VALUES (:run_pk, :key, :points, 0, :highest_step, :lowest_ms, :highest_ms, :highest_step,"
-                " :highest_ms, 0.5, 0) RETURNING series_id"
+                "INSERT INTO series (run_pk, key, points, highest_timestamp_ms, in_time_order, latest_step,"
+                " latest_timestamp_ms, latest_value, latest_is_nan)"
+                " VALUES (:run_pk, :key, :points, :latest_ms, 1, :latest_step, :latest_ms, 0.5, 0)"
+                " RETURNING series_id"
             ),
             row,
         ).scalar_one()
