@@ -1,8 +1,9 @@
 """The group-commit writer.
 
 One thread per process owns the only writing connection. It drains what waits into one transaction,
-commits once, and only then answers: a commit costs a flush to disk, so many share it. It never
-waits for company: a lone request is committed at once.
+commits once, and only then answers: a commit costs a flush to disk and a turn of this thread, so many share
+it. Clients that were answered together ask again together: a group waits half a millisecond for as many as
+there just were, since it would otherwise leave with the first of them. Who is alone waits for nobody.
 
 A job that breaks a rule fails alone. An unexpected database error rolls the whole group back and
 re-runs it job by job, so that it fails only the job that causes it. While Postgres is away a group waits
@@ -53,11 +54,12 @@ _DISK_WAIT_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much one group, and all that waits, may hold."""
+    """How much one group, and all that waits, may hold; and how long a group waits for the others."""
 
     group_rows: int = 20_000
     group_bytes: int = 8 * 1024 * 1024
     group_seconds: float = 0.020
+    company_seconds: float = 0.0005
     waiting_bytes: int = 64 * 1024 * 1024
     waiting_seconds: float = 20.0
 
@@ -90,6 +92,7 @@ class _Waiting:
     future: asyncio.Future[Any]
     since: float
     admission: Admission
+    is_background: bool
     request: Any = None
     lanes: frozenset[int] = frozenset()
 
@@ -126,6 +129,8 @@ class Writer:
         self._interactive: deque[_Waiting] = deque()
         self._background: deque[_Waiting] = deque()
         self._waiting_bytes = 0
+        self._expected = 0
+        self._waits_for_company = False
         self._away_since: float | None = None
         self._arrived = threading.Condition()
         self._stopping = False
@@ -173,7 +178,7 @@ class Writer:
     def _submit(self, job: Job, *, background: bool) -> "asyncio.Future[Any]":
         loop = asyncio.get_running_loop()
         admission = Admission.ALWAYS if background else job.admission
-        waiting = _Waiting(job, loop.create_future(), time.monotonic(), admission)
+        waiting = _Waiting(job, loop.create_future(), time.monotonic(), admission, background)
         if self._trace is not None:
             waiting.request = self._trace.here()
         with self._arrived:
@@ -183,7 +188,8 @@ class Writer:
                 self._refuse_when_full(job)
             self._waiting_bytes += job.size_bytes
             (self._background if background else self._interactive).append(waiting)
-            self._arrived.notify()
+            if not (self._waits_for_company and self._misses_company()):
+                self._arrived.notify()
         # Whoever goes away cancels this, but not the work, which others share a transaction with.
         return waiting.future
 
@@ -222,6 +228,7 @@ class Writer:
                 return
             started = time.monotonic()
             outcomes, lanes = self._commit_group(group)
+            self._expect(0 if group[0].is_background else len(group))
             failpoints.reach("commit.after")
             self._observe_group(len(group), time.monotonic() - started)
             if self._loop is not None:
@@ -232,6 +239,10 @@ class Writer:
         with self._arrived:
             while not (self._interactive or self._background or self._stopping):
                 self._arrived.wait()
+            if self._misses_company() and not self._stopping:
+                self._waits_for_company = True
+                self._arrived.wait(self._bounds.company_seconds)
+                self._waits_for_company = False
             queue = self._choose_queue()
             group: list[_Waiting] = []
             rows = size = 0
@@ -251,6 +262,18 @@ class Writer:
                     break
             self._waiting_bytes -= size
             return group
+
+    def _misses_company(self) -> bool:
+        """Whether some clients wait, but fewer than are expected."""
+        return 0 < len(self._interactive) < self._expected
+
+    def _expect(self, clients: int) -> None:
+        """After a commit: the clients it answers will be back, and who came meanwhile is here.
+
+        Who does not come back is soon waited for no more.
+        """
+        with self._arrived:
+            self._expected = max(clients + len(self._interactive), self._expected // 2)
 
     def _choose_queue(self) -> "deque[_Waiting]":
         """Clients go first, but their stream may not hold up delivery for ever."""

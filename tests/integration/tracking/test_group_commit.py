@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,73 @@ async def test_a_lone_request_does_not_wait_for_company(bench: Bench) -> None:
     """An idle writer commits a single request at once, in a group of its own."""
     await bench.run()
     assert bench.groups[-1] == 1
+
+
+async def test_those_answered_together_are_waited_for_together(tmp_path: Path) -> None:
+    """After a group of four, the next begins when all four are back, not with the first."""
+    bounds = Bounds(company_seconds=DEADLINE_SECONDS)
+    async with bench_server(f"sqlite:///{tmp_path}/proxy.db", bounds=bounds) as bench:
+        run_id = await bench.run()
+
+        def ask(value: int) -> "asyncio.Task[Any]":
+            return _ask(bench, "set-tag", run_id=run_id, key=f"t{value}", value="1")
+
+        async with bench.held():
+            asked = [ask(number) for number in range(3)]
+            await bench.until_waiting(3)
+            groups = len(bench.groups)
+        while len(bench.groups) == groups:  # noqa: ASYNC110 - until the writer is no longer held
+            await asyncio.sleep(0)
+        # Whoever held it was answered while three waited: four are expected.
+        await asyncio.gather(*asked, ask(3))
+        first = [ask(number) for number in range(3)]
+        done, _ = await asyncio.wait(first, timeout=0.3)
+        assert not done
+        await asyncio.gather(*first, ask(3))
+        assert bench.groups[-2:] == [4, 4]
+
+
+async def test_who_stays_away_is_waited_for_no_more(tmp_path: Path) -> None:
+    """One of eight goes on alone: it waits for the others a few times, then for nobody."""
+    bounds = Bounds(company_seconds=0.2)
+    async with bench_server(f"sqlite:///{tmp_path}/proxy.db", bounds=bounds) as bench:
+        run_id = await bench.run()
+        async with bench.held():
+            asked = [
+                _ask(bench, "set-tag", run_id=run_id, key=f"t{number}", value="1") for number in range(8)
+            ]
+            await bench.until_waiting(8)
+        await asyncio.gather(*asked)
+        waited = []
+        for _ in range(6):
+            before = time.monotonic()
+            await bench.post("runs/set-tag", run_id=run_id, key="alone", value="1")
+            waited.append(time.monotonic() - before)
+        assert bench.groups[-6:] == [1] * 6
+        assert min(waited[:2]) >= 0.2
+        assert min(waited[4:]) < 0.2
+
+
+async def test_delivery_is_no_company(tmp_path: Path) -> None:
+    """However much delivery commits at a time, a lone client waits for none of it."""
+    bounds = Bounds(company_seconds=0.3)
+    async with bench_server(f"sqlite:///{tmp_path}/proxy.db", bounds=bounds) as bench:
+        run_id = await bench.run()
+        for number in range(3):
+            async with bench.held():
+                settled = [
+                    asyncio.ensure_future(bench.writer.commit(Work(lambda _: None), background=True))
+                    for _ in range(5)
+                ]
+                await bench.until_waiting(5)
+            await asyncio.gather(*settled)
+            assert bench.groups[-1] == 5
+            before = time.monotonic()
+            await bench.post("runs/set-tag", run_id=run_id, key="alone", value=str(number))
+            waited = time.monotonic() - before
+            if waited < 0.3:
+                return
+        pytest.fail("each time a client waited for delivery to come back")
 
 
 async def test_of_two_conflicting_params_in_a_group_the_first_wins(bench: Bench) -> None:
