@@ -1,12 +1,14 @@
-"""What holds for every test: patience with the machine, and the longest files first."""
+"""What holds for every test: patience with the machine, databases, and the longest files first."""
 
 import inspect
 import os
+from collections.abc import Iterator
 
 import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.databases import Databases, MakeDatabase
 from tests.support.slow_files import longest_first
 
 CLIENT_PATIENCE_SECONDS = 60.0
@@ -37,3 +39,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Where several workers share the tests, the longest files must not be the last to begin."""
     if hasattr(config, "workerinput"):
         items[:] = longest_first(items, file_of=lambda item: item.nodeid.partition("::")[0])
+
+
+@pytest.fixture(scope="session")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+    """Where databases come from."""
+    with Databases(tmp_path_factory.mktemp("databases")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_database_outlives_its_module(databases: Databases) -> Iterator[None]:
+    """Hundreds of them would fill the disk."""
+    yield
+    databases.drop_all()
+
+
+@pytest.fixture(scope="session")
+def make_database(databases: Databases) -> MakeDatabase:
+    """Makes an empty database of a kind, `sqlite` or `postgres`, for the module, and gives its URL."""
+    return databases.make
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, databases: Databases) -> Iterator[str]:
+    """An empty database."""
+    url = databases.make(request.param)
+    yield url
+    databases.drop(url)

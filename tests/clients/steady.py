@@ -14,17 +14,20 @@ def main(path: str, points: int, pause: float) -> None:
     """Log that many points, `pause` seconds apart."""
     slowest = 0.0
     mlflow.set_experiment("steady")
+    client = mlflow.MlflowClient()
     with open(path, "w", buffering=1) as acknowledged, mlflow.start_run() as run:
         acknowledged.write(f"{run.info.run_id}\n")
         for step in range(points):
             started = time.monotonic()
+            # Its own timestamp, or a point logged again would be another point.
+            timestamp_ms = int(time.time() * 1000)
             try:
-                mlflow.log_metric("loss", step / 8, step=step)
+                client.log_metric(run.info.run_id, "loss", step / 8, timestamp_ms, step)
             except mlflow.exceptions.MlflowException as error:
                 # The client repeats every call but one whose answer broke off behind its headers.
                 if "IncompleteRead" not in str(error):
                     raise
-                mlflow.log_metric("loss", step / 8, step=step)
+                client.log_metric(run.info.run_id, "loss", step / 8, timestamp_ms, step)
             slowest = max(slowest, time.monotonic() - started)
             acknowledged.write(f"{step}\n")
             time.sleep(pause)

@@ -10,7 +10,7 @@ from tests.compatibility.kept import JOURNALS, KeptJournal
 from tests.durability.conftest import drain
 from tests.durability.crashing import end_leases
 from tests.durability.tracking import Tracking, assert_delivered, train
-from tests.integration.conftest import MakeDatabase
+from tests.support.databases import MakeDatabase
 from tests.support.emulator import EmulatorProcess
 from tests.support.nursery import Nursery
 from tests.support.server import ServerError, ServerProcess

@@ -24,11 +24,9 @@ from tests.deploy.charts import (
     render,
     server_of,
 )
-from tests.integration.conftest import MakeDatabase, make_database, postgres_url
+from tests.support.databases import MakeDatabase
 from tests.support.emulator import REPOSITORY
 from tests.support.server import ServerProcess
-
-__all__ = ["make_database", "postgres_url"]
 
 # The oldest that Chart.yaml allows, and a new one.
 KUBERNETES = ("1.27", "1.36")

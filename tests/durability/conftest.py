@@ -8,12 +8,10 @@ import httpx
 import pytest
 
 from tests.durability.tracking import Tracking
-from tests.integration.conftest import make_database, postgres_url
 from tests.support.emulator import EmulatorProcess
 from tests.support.nursery import Nursery
 from tests.support.server import ServerProcess
 
-__all__ = ["make_database", "postgres_url"]
 StartServer = Callable[..., ServerProcess]
 DRAIN_SECONDS = 180.0
 """For how long all may be on its way: only to end a test that would wait for ever."""

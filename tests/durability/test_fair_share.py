@@ -9,8 +9,8 @@ import pytest
 
 from tests.durability.conftest import deliver_to, drain_all
 from tests.durability.tracking import LoggedRun, Tracking
-from tests.integration.conftest import MakeDatabase
 from tests.support.backlog import add_backlog
+from tests.support.databases import MakeDatabase
 from tests.support.emulator import EmulatorError, EmulatorProcess
 from tests.support.nursery import Nursery
 from tests.support.server import ServerProcess

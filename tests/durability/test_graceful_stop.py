@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, text
 
 from tests.durability.conftest import deliver_to, drain_all
 from tests.durability.tracking import API, ARTIFACTS, Tracking, assert_delivered
-from tests.integration.conftest import MakeDatabase
+from tests.support.databases import MakeDatabase
 from tests.support.emulator import EmulatorProcess
 from tests.support.nursery import Nursery
 from tests.support.server import ServerProcess

@@ -20,7 +20,7 @@ from tests.durability.overflowing import (
 )
 from tests.durability.tracking import LoggedRun, Tracking, assert_waited_for_nobody
 from tests.durability.turning import start_turned
-from tests.integration.conftest import MakeDatabase
+from tests.support.databases import MakeDatabase
 from tests.support.emulator import EmulatorProcess
 from tests.support.interpreters import client_python, run_client
 from tests.support.nursery import Nursery

@@ -15,8 +15,8 @@ import pytest
 from tests.durability.conftest import deliver_to, drain_all
 from tests.durability.crashing import KILLED, end_leases, is_stopped
 from tests.durability.tracking import API, BASE_MS
-from tests.integration.conftest import MakeDatabase
 from tests.support.answer_cutter import AnswerCutter
+from tests.support.databases import MakeDatabase
 from tests.support.emulator import EmulatorProcess
 from tests.support.interpreters import client_python, run_client, start_client
 from tests.support.nursery import Nursery

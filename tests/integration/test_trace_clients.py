@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import MakeDatabase
+from tests.support.databases import MakeDatabase
 from tests.support.interpreters import client_python, run_client
 from tests.support.server import ServerProcess
 

@@ -1,6 +1,6 @@
 """A real Postgres that a test may stop, kill and start again, on a TCP port of its own.
 
-The session's shared server (`tests/integration/conftest.py`) stays up for everybody; this one is for those
+The shared server (`tests/support/databases.py`) stays up for everybody; this one is for those
 who want to see what happens when it does not.
 """
 

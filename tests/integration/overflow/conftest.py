@@ -10,10 +10,11 @@ from server.database.migration import prepare_schema
 from server.domain.entities import RunStatus
 from server.domain.operations import LogParam, Operation, SetTag
 from server.journal import leases
-from server.journal.contents import Contents, EntryRow, PointRow, read_range
+from server.journal.contents import Contents, EntryRow, read_range
 from server.journal.entries import Appends, append_entry
 from server.journal.lanes import LaneKind, NewLane
 from server.journal.leases import Lease
+from server.journal.points import PointRow
 from server.services.experiments import add_default_experiment
 from server.store import runs
 

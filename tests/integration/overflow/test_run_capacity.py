@@ -17,8 +17,8 @@ from server.upstream.connection import Connection
 from server.upstream.credentials import TokenSource
 from server.upstream.failures import UpstreamFailure
 from server.upstream.runs import UpstreamRuns
-from tests.integration.conftest import MakeDatabase
 from tests.integration.overflow.conftest import NOW_MS, Bench, contents, metric, param, tag
+from tests.support.databases import MakeDatabase
 from tests.unit.upstream.conftest import ADDRESS, FakeIdentity, TurnedClock, Wire
 
 LIMIT = WorkspaceLimit
