@@ -184,6 +184,11 @@ class ArtifactRoutes:
             await call.send(start)
             await call.send({"type": "http.response.body", "body": b""})
             return
+        if found.file.content is not None:
+            body = found.file.content[part.offset : part.offset + part.length]
+            await call.send(start)
+            await call.send({"type": "http.response.body", "body": body})
+            return
         async with aclosing(await self._artifacts.open(found, part.offset, part.length)) as chunks:
             await call.send(start)
             await send_body(call, chunks)

@@ -266,9 +266,10 @@ async def _pieces_of(content: bytes) -> AsyncGenerator[bytes, None]:
 
 
 def _reread(transaction: Transaction, found: FoundFile) -> FoundFile | None:
-    root_id = artifacts.find_root(transaction, found.place.prefix)
-    file = None if root_id is None else artifacts.find(transaction, root_id, found.place.path)
-    return None if file is None else FoundFile(found.place, file)
+    try:
+        return find_file(transaction, joined(found.place.prefix, found.place.path))
+    except MlflowError:
+        return None
 
 
 def _list(transaction: Transaction, folder: str) -> list[FolderEntry]:

@@ -116,22 +116,25 @@ class Spool:
         claimed = declared_size or 0
         await self._claim(claimed)
         file: _NewFile | None = None
+        writing: asyncio.Future[int] | None = None
         written = 0
         try:
             file = await self._in_thread(lambda: _NewFile(self._directory))
             async for piece in _in_pieces(start, chunks):
+                written += await self._landed(writing)
                 if written + len(piece) > claimed:
                     await self._claim(len(piece), claimed)
                     claimed += len(piece)
-                await self._in_thread(file.write, piece)
-                written += len(piece)
-                self._stored_bytes += len(piece)
-                self._claimed_bytes -= len(piece)
+                # It is hashed and written while the next piece comes in.
+                writing = self._in_thread(file.write, piece)
+            written += await self._landed(writing)
             _check_size(written, declared_size)
             md5 = await self._in_thread(file.finish)
         except BaseException as error:
             self._claimed_bytes -= claimed - written
             self._stored_bytes -= written
+            if writing is not None:
+                _give_up(writing)
             if file is not None:
                 await asyncio.shield(self._in_thread(file.discard))
             failure = disk_failure(error) if isinstance(error, OSError) else None
@@ -145,6 +148,13 @@ class Spool:
             raise
         self._claimed_bytes -= claimed - written
         return Received(written, md5, None, file.name)
+
+    async def _landed(self, writing: "asyncio.Future[int] | None") -> int:
+        """Wait for a write; its size, which counts as stored no sooner: a recount would not find it."""
+        size = 0 if writing is None else await writing
+        self._stored_bytes += size
+        self._claimed_bytes -= size
+        return size
 
     async def _claim(self, size: int, already: int = 0) -> None:
         """Set room aside, on top of what this upload has already, or refuse."""
@@ -247,8 +257,8 @@ class Spool:
         """Let go of the threads."""
         self._threads.shutdown(wait=True)
 
-    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+    def _in_thread(self, work: Callable[..., T], *arguments: object) -> "asyncio.Future[T]":
+        return asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
 
 class _NewFile:
@@ -266,16 +276,17 @@ class _NewFile:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor: int | None = os.open(self._path, flags, 0o600)
 
-    def write(self, piece: bytes) -> None:
-        """Append a piece."""
+    def write(self, piece: bytes) -> int:
+        """Append a piece; its size."""
         with self._lock:
             if self._descriptor is None:
-                return
+                return 0
             failpoints.reach("spool.write")
             self._hash.update(piece)
             view = memoryview(piece)
             while view:
                 view = view[os.write(self._descriptor, view) :]
+        return len(piece)
 
     def finish(self) -> bytes:
         """Flush file and folder; the MD5 of the whole."""
@@ -324,6 +335,12 @@ async def _in_pieces(start: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterato
             yield piece
     if parts:
         yield b"".join(parts)
+
+
+def _give_up(writing: "asyncio.Future[int]") -> None:
+    """Nobody asks any more what became of it."""
+    writing.cancel()
+    writing.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 def _md5(content: bytes = b"") -> "hashlib._Hash":

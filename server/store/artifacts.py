@@ -137,6 +137,17 @@ def find(transaction: Transaction, root_id: int, path: str) -> ArtifactFile | No
     return ArtifactFile(*rows[0]) if rows else None
 
 
+def find_owned(transaction: Transaction, prefix: str, path: str) -> ArtifactFile | None:
+    """One file under the root of that prefix, if that is known to be a run's or a logged model's own."""
+    rows = transaction.rows(
+        "SELECT path, size_bytes, md5, content, spool_name, upstream_path FROM artifacts"
+        " JOIN artifact_roots USING (root_id)"
+        " WHERE prefix = ? AND path = ? AND (run_pk IS NOT NULL OR model_pk IS NOT NULL)",
+        (prefix, path),
+    )
+    return ArtifactFile(*rows[0]) if rows else None
+
+
 def put(transaction: Transaction, root_id: int, file: ArtifactFile) -> str | None:
     """Store a file, over what it was; the name of the spooled bytes that it replaces."""
     rows = transaction.rows(

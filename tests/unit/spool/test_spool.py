@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from server.domain import failpoints
 from server.domain.errors import ErrorCode, MlflowError
 from server.spool.spool import INLINE_LIMIT, Spool
 
@@ -160,6 +161,30 @@ async def test_an_upload_of_unknown_size_is_refused_when_the_room_ends(spool: Sp
     assert caught.value.status == 507
     assert spool.used_bytes == 0
     assert files_in(spool) == []
+
+
+async def test_a_count_in_the_middle_of_a_write_forgets_nothing(spool: Spool) -> None:
+    """What a write has yet to bring counts all the time."""
+    claimed = asyncio.Event()
+
+    async def content() -> AsyncIterator[bytes]:
+        claimed.set()
+        async for chunk in chunked(b"x" * ROOM):
+            yield chunk
+
+    failpoints.arm("spool.write=sleep:0.3")
+    try:
+        upload = asyncio.create_task(spool.receive(content(), ROOM))
+        await claimed.wait()
+        while not upload.done():
+            await spool.recount()
+            assert spool.used_bytes >= ROOM
+            await asyncio.sleep(0.01)
+        await upload
+    finally:
+        failpoints.arm("")
+    await spool.recount()
+    assert spool.used_bytes == ROOM
 
 
 async def test_room_up_to_the_last_byte_is_used(spool: Spool) -> None:
