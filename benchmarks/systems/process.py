@@ -18,7 +18,16 @@ _ASK_SECONDS = 5.0
 _BETWEEN_ASKS = 0.01
 _BUSY_SHARE = 0.15
 _LOG_TAIL_CHARACTERS = 2000
-_FOREIGN_SETTINGS = ("MLPROXY_", "MLFLOW_", "AZURE_", "AZUREML_", "IDENTITY_", "MSI_")
+# Nor what keeps Python from keeping compiled files, which an installed server has.
+_FOREIGN_SETTINGS = (
+    "PYTHONDONTWRITEBYTECODE",
+    "MLPROXY_",
+    "MLFLOW_",
+    "AZURE_",
+    "AZUREML_",
+    "IDENTITY_",
+    "MSI_",
+)
 
 
 class StartError(Exception):
