@@ -13,7 +13,7 @@ from benchmarks.systems.kinds import Place, Proxy, Running
 _SECONDS = 1.5
 _SETTLE = (
     "DELETE FROM journal_entries",
-    "DELETE FROM journal_points",
+    "DELETE FROM journal_blocks",
     "DELETE FROM barriers",
     "UPDATE lanes SET settled_position = last_position, undelivered_bytes = 0",
     "UPDATE runs SET upstream_id = run_id, create_way = 'history' WHERE upstream_id IS NULL",

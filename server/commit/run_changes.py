@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from server.commit.run_requests import ModelMetric
 from server.commit.run_state import GroupState
 from server.database.engine import Transaction
-from server.database.together import Change, Together, insert
-from server.domain.entities import Point, RunInfo
-from server.journal.entries import INSERT_POINT, Appends
+from server.database.together import Change, Row, Together, insert
+from server.domain.entities import Point, PointKey, RunInfo
+from server.journal.blocks import INSERT_BLOCK, Stretches, pack
+from server.journal.entries import Appends
 from server.store import metrics as metric_rows
 from server.store.announcements import announce_runs
 from server.store.metrics import SeriesState
@@ -30,19 +31,19 @@ _UPDATE_RUN = Together(
 
 @dataclass(slots=True)
 class GroupChanges:
-    """The rows the group will write. `points` are (lane, position, series, point)."""
+    """The rows the group will write."""
 
     journal: Appends
     params: list[tuple[int, str, str]] = field(default_factory=list)
     tags: dict[tuple[int, str], str | None] = field(default_factory=dict)
-    points: list[tuple[int, int, SeriesState, Point]] = field(default_factory=list)
+    points: Stretches[tuple[SeriesState, Point]] = field(default_factory=Stretches)
     model_metrics: list[tuple[int, ModelMetric]] = field(default_factory=list)
     ended: list[tuple[str, RunInfo]] = field(default_factory=list)
 
 
 def write_changes(transaction: Transaction, state: GroupState, changes: GroupChanges) -> None:
     """Write what the group has changed."""
-    series = list({id(one): one for _, _, one, _ in changes.points}.values())
+    series = list({id(one): one for _, stretch in changes.points for one, _ in stretch.points}.values())
     stored = [one for one in series if one.series_id]
     metric_rows.insert_new(transaction, series)
     runs = {run.run_pk: run.info for run in state.runs.values() if run.changed}.values()
@@ -75,8 +76,10 @@ def _tag_changes(changes: GroupChanges) -> list[Change]:
 
 
 def _point_changes(changes: GroupChanges, now_ms: int) -> list[Change]:
-    rows = [
-        (lane_id, position, now_ms, series.series_id, *point)
-        for lane_id, position, series, point in changes.points
-    ]
-    return [metric_rows.insert_points(rows), (INSERT_POINT, rows)]
+    rows: list[PointKey] = []
+    blocks: list[Row] = []
+    for lane_id, stretch in changes.points:
+        points: list[PointKey] = [(series.series_id, *point) for series, point in stretch.points]
+        rows += points
+        blocks += pack(lane_id, stretch.first, points, accepted_at_ms=now_ms)
+    return [metric_rows.insert_points(rows), (INSERT_BLOCK, blocks)]

@@ -10,11 +10,12 @@ table (`run_changes`). A request that breaks a rule leaves nothing behind.
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from server.commit.remembered_runs import RememberedRuns, RunState
 from server.commit.run_changes import GroupChanges, write_changes
 from server.commit.run_requests import RunWrite
-from server.commit.run_state import GroupState, RunState, read_state
+from server.commit.run_state import GroupState, read_state
 from server.database.engine import Transaction
-from server.domain.entities import LifecycleStage, Metric, RunInfo, RunStatus
+from server.domain.entities import LifecycleStage, Metric, Point, RunInfo, RunStatus
 from server.domain.errors import MlflowError, does_not_exist, invalid_parameter
 from server.domain.operations import DeleteTag, LogParam, SetTag, UpdateRun
 from server.journal.entries import Appends
@@ -24,9 +25,11 @@ from server.store.metrics import SeriesState
 RUN_NAME_TAG = "mlflow.runName"
 
 
-def apply_run_writes(transaction: Transaction, group: Sequence[RunWrite]) -> list[RunInfo | MlflowError]:
+def apply_run_writes(
+    transaction: Transaction, group: Sequence[RunWrite], remembered: RememberedRuns
+) -> list[RunInfo | MlflowError]:
     """Apply every request of the group; for each the run afterwards, or the rule it broke."""
-    state = read_state(transaction, group)
+    state = read_state(transaction, group, remembered)
     changes = GroupChanges(Appends(transaction, held=state.positions))
     results: list[RunInfo | MlflowError] = []
     for write in group:
@@ -35,6 +38,8 @@ def apply_run_writes(transaction: Transaction, group: Sequence[RunWrite]) -> lis
         except MlflowError as error:
             results.append(error)
     write_changes(transaction, state, changes)
+    for run in state.runs.values():
+        remembered.leave(run, changes.journal.last_position(run.data_lane))
     return results
 
 
@@ -114,8 +119,7 @@ def _require_tag(key: str, run: RunState, state: GroupState, changes: GroupChang
 def _log_metrics(metrics: Sequence[Metric], run: RunState, state: GroupState, changes: GroupChanges) -> None:
     """Add points. By MLflow's identity rule one that is there already is accepted and kept once."""
     run_pk, series_of, known, lane_id = run.run_pk, run.series, state.known_points, run.data_lane
-    add_row = changes.points.append
-    position = before = changes.journal.last_position(lane_id)
+    added: list[tuple[SeriesState, Point]] = []
     for metric in metrics:
         key, point = metric[0], metric[1:]
         series = series_of.get(key)
@@ -123,10 +127,11 @@ def _log_metrics(metrics: Sequence[Metric], run: RunState, state: GroupState, ch
             series = series_of[key] = SeriesState.starting_with(run_pk, key, point)
         elif not series.add(point, known):
             continue
-        position += 1
-        add_row((lane_id, position, series, point))
-    if position > before:
-        changes.journal.advance(lane_id, position, (position - before) * POINT_BYTES)
+        added.append((series, point))
+    if added:
+        last = changes.journal.last_position(lane_id)
+        changes.points.add(lane_id, last + 1, added)
+        changes.journal.advance(lane_id, last + len(added), len(added) * POINT_BYTES)
 
 
 def _update(update: UpdateRun, run: RunState, changes: GroupChanges, append: Callable[..., int]) -> None:

@@ -26,6 +26,7 @@ from sqlalchemy.exc import DBAPIError
 
 from server.commit.bounds import Admission, BacklogBound
 from server.commit.group_work import Done, GroupWork
+from server.commit.remembered_runs import RememberedRuns
 from server.commit.run_requests import RunWrite
 from server.commit.run_writes import apply_run_writes
 from server.database.commit_marks import CommitMarks
@@ -120,6 +121,7 @@ class Writer:
     ) -> None:
         self._database = database
         self._marks = CommitMarks(database)
+        self._remembered = RememberedRuns()
         self._clock = clock
         self._bounds = bounds or Bounds()
         self._backlog = backlog or BacklogBound(limit_bytes=sys.maxsize)
@@ -348,6 +350,7 @@ class Writer:
         now_ms, started = self._clock.now_ms(), time.monotonic()
         mark: int | None = None
         self._marks.prepare(now_ms)
+        self._remembered.begin()
         try:
             with self._database.writing(now_ms) as transaction:
                 outcomes = self._apply(transaction, group)
@@ -356,6 +359,7 @@ class Writer:
         except OutcomeUnknownError as lost:
             if not self._marks.was_committed(mark):
                 raise DatabaseAwayError from lost
+        self._remembered.committed()
         self._backlog.note(transaction.backlog_bytes)
         if self._trace is not None:
             seconds = time.monotonic() - started
@@ -372,7 +376,7 @@ class Writer:
         while position < len(group) and (not outcomes or time.monotonic() < deadline):
             together = _before_next_work(group, position)
             if together:
-                outcomes.extend(_apply_together(transaction, together))
+                outcomes.extend(_apply_together(transaction, together, self._remembered))
                 position += len(together)
             else:
                 outcomes.append(_apply_rare(transaction, group[position], self._backlog))
@@ -406,14 +410,16 @@ def _before_next_work(group: Sequence[_Waiting], start: int) -> list[_Waiting]:
     return list(takewhile(lambda waiting: not isinstance(waiting.job, Work), islice(group, start, None)))
 
 
-def _apply_together(transaction: Transaction, group: Sequence[_Waiting]) -> list[_Outcome]:
+def _apply_together(
+    transaction: Transaction, group: Sequence[_Waiting], remembered: RememberedRuns
+) -> list[_Outcome]:
     """Work jobs kind by kind, the writes to runs first.
 
     They may pass each other: nobody has been answered yet, so none can have been sent because of another.
     Whoever writes to a run knows it: a create like the one that made it is another's. Hence the order.
     """
     writes = [waiting for waiting in group if isinstance(waiting.job, RunWrite)]
-    outcomes = _apply_run_writes(transaction, writes) if writes else []
+    outcomes = _apply_run_writes(transaction, writes, remembered) if writes else []
     kinds: dict[Callable[..., Any], list[tuple[_Waiting, Any]]] = {}
     for waiting in group:
         if isinstance(waiting.job, GroupWork):
@@ -431,8 +437,10 @@ def _outcome_of(waiting: _Waiting, done: Done[Any] | MlflowError) -> _Outcome:
     return _Outcome(waiting, result=done.result)
 
 
-def _apply_run_writes(transaction: Transaction, group: Sequence[_Waiting]) -> list[_Outcome]:
-    results = apply_run_writes(transaction, [cast(RunWrite, waiting.job) for waiting in group])
+def _apply_run_writes(
+    transaction: Transaction, group: Sequence[_Waiting], remembered: RememberedRuns
+) -> list[_Outcome]:
+    results = apply_run_writes(transaction, [cast(RunWrite, waiting.job) for waiting in group], remembered)
     return [
         _Outcome(waiting, error=result)
         if isinstance(result, MlflowError)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Integer, MetaData
+from sqlalchemy import BigInteger, Connection, Integer, MetaData, Table, event
 
 metadata = MetaData(
     naming_convention={
@@ -17,3 +17,16 @@ metadata = MetaData(
 Id = BigInteger().with_variant(Integer, "sqlite")
 # Rows live in the key's own tree: one write for each, and neighbours in key order lie together.
 clustered: dict[str, Any] = {"sqlite_with_rowid": False}
+
+
+def leave_room(table: Table, percent: int) -> None:
+    """Let Postgres fill the table's pages up to so much only.
+
+    A changed row finds room beside the old one then, and no index has to be told where it went.
+    """
+
+    def set_fill_factor(_table: Table, connection: Connection, **_: Any) -> None:
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} SET (fillfactor = {percent})")
+
+    event.listen(table, "after_create", set_fill_factor)

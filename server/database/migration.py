@@ -15,7 +15,7 @@ from server.database.schema import metadata
 from server.domain import failpoints
 from server.domain.errors import OperatorError
 
-HEAD = "0005"
+HEAD = "0006"
 VERSION_TABLE = "alembic_version"
 
 

@@ -33,6 +33,7 @@ from server.database import schema_uploads as schema_uploads
 from server.database import schema_webhooks as schema_webhooks
 from server.database.base import Id as _Id
 from server.database.base import clustered as _clustered
+from server.database.base import leave_room
 from server.database.base import metadata as metadata
 
 # Paths compare by their bytes in both databases, so that a folder is a range of keys.
@@ -102,16 +103,13 @@ journal_entries = Table(
     **_clustered,
 )
 
-journal_points = Table(
-    "journal_points",
+journal_blocks = Table(
+    "journal_blocks",
     metadata,
     Column("lane_id", BigInteger, primary_key=True),
-    Column("position", BigInteger, primary_key=True),
-    Column("series_id", BigInteger, nullable=False),
-    Column("step", BigInteger, nullable=False),
-    Column("timestamp_ms", BigInteger, nullable=False),
-    Column("value", Double, nullable=False),
-    Column("is_nan", SmallInteger, nullable=False),
+    Column("first_position", BigInteger, primary_key=True),
+    Column("last_position", BigInteger, nullable=False),
+    Column("points", LargeBinary, nullable=False, comment="Undelivered metric points, packed."),
     Column("accepted_at_ms", BigInteger, nullable=False),
     **_clustered,
 )
@@ -354,6 +352,8 @@ series = Table(
     UniqueConstraint("run_pk", "key"),
     comment="One metric of one run. The latest point is the highest by (step, timestamp, value).",
 )
+
+leave_room(series, percent=50)  # all of a run's may change with each batch
 
 points = Table(
     "points",

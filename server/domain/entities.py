@@ -50,6 +50,9 @@ class Birthplace(StrEnum):
 Point = tuple[int, int, float, int]
 """Step, timestamp in milliseconds, value, and 1 where that is NaN (the value is then 0.0)."""
 
+PointKey = tuple[int, int, int, float, int]
+"""A series' id and one of its points."""
+
 
 class Metric(NamedTuple):
     """One metric point. `value` is finite, or 0.0 where `is_nan` is 1.

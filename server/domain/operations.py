@@ -1,8 +1,8 @@
 """The writes a client can ask for, as the journal keeps them.
 
 An operation holds all that its delivery needs except identities that only the workspace can give
-out (experiment ids, version numbers) and bytes. Metric points are kept apart, in a table of their
-own (`journal_points`): they are nearly all of what is logged.
+out (experiment ids, version numbers) and bytes. Metric points are kept apart, many to a row
+(`journal_blocks`): they are nearly all of what is logged.
 """
 
 from dataclasses import dataclass, field

@@ -79,10 +79,10 @@ def measure_undelivered_bytes(transaction: Transaction) -> int:
 def _oldest(transaction: Transaction, only: str, ids: list[int]) -> int | None:
     """When the oldest undelivered entry was accepted: each lane's next position is looked up."""
     times = []
-    for table in ("journal_entries", "journal_points"):
+    for table, position in (("journal_entries", "position"), ("journal_blocks", "first_position")):
         rows = transaction.rows(
             f"SELECT min(heads.accepted) FROM (SELECT (SELECT accepted_at_ms FROM {table}"
-            f" WHERE {table}.lane_id = lanes.lane_id ORDER BY position LIMIT 1) AS accepted FROM lanes"
+            f" WHERE {table}.lane_id = lanes.lane_id ORDER BY {position} LIMIT 1) AS accepted FROM lanes"
             f" WHERE settled_position < last_position{only}) AS heads",
             ids,
         )

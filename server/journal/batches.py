@@ -11,9 +11,10 @@ from server.database.engine import Transaction
 from server.domain.operations import LogPoint
 from server.journal.batch_states import EMPTY_READS_NEEDED, BatchState
 from server.journal.codec import encode_operation, encode_unreadable
-from server.journal.contents import Contents, EntryRow, PointRow, read_range
+from server.journal.contents import Contents, EntryRow, read_range
 from server.journal.lanes import OF_A_RUN, settle_positions
 from server.journal.leases import Lane, Lease, require_lease
+from server.journal.points import PointRow, remove_points
 from server.journal.restored import restored_at
 from server.journal.weights import range_bytes
 
@@ -267,8 +268,9 @@ def _point_payload(point: PointRow) -> tuple[str, bytes]:
 def _remove_range(transaction: Transaction, batch: Batch) -> None:
     where = " WHERE lane_id = ? AND position BETWEEN ? AND ?"
     bounds = (batch.lane_id, batch.first_position, batch.last_position)
-    for table in ("journal_entries", "journal_points", "barriers"):
+    for table in ("journal_entries", "barriers"):
         transaction.run(f"DELETE FROM {table}{where}", bounds)
+    remove_points(transaction, *bounds)
     transaction.run("DELETE FROM batches WHERE batch_id = ?", (batch.batch_id,))
 
 

@@ -1,7 +1,6 @@
 """What a lane holds: its entries and points, read back in order.
 
-A row that is not what was written is known as such: an entry by its checksum, a point by the store, which
-holds the same point under the same key. Its `fault` says what is wrong, and it is never sent.
+A row that is not what was written is known as such. Its `fault` says what is wrong, and it is never sent.
 """
 
 from dataclasses import dataclass, field
@@ -10,27 +9,7 @@ from typing import Any
 from server.database.engine import Transaction
 from server.domain.operations import Operation
 from server.journal.codec import CorruptEntryError, decode_operation
-
-# A scalar subquery: on both databases a look-up by key for each row, never a join over all points.
-_STORED_POINT = (
-    "SELECT 1 FROM points WHERE points.series_id = journal_points.series_id"
-    " AND points.step = journal_points.step AND points.timestamp_ms = journal_points.timestamp_ms"
-    " AND points.value = journal_points.value AND points.is_nan = journal_points.is_nan"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class PointRow:
-    """One metric point in a lane."""
-
-    position: int
-    key: str
-    value: float
-    is_nan: bool
-    timestamp_ms: int
-    step: int
-    accepted_at_ms: int
-    fault: str | None = None
+from server.journal.points import PointRow, read_points
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +53,8 @@ def read_range(transaction: Transaction, lane_id: int, first: int, last: int, *,
         " WHERE lane_id = ? AND position BETWEEN ? AND ? ORDER BY position LIMIT ?",
         bounds,
     )
-    points = transaction.rows(
-        "SELECT journal_points.position, series.key, journal_points.value, journal_points.is_nan,"
-        " journal_points.timestamp_ms, journal_points.step, journal_points.accepted_at_ms,"
-        f" ({_STORED_POINT}) FROM journal_points"
-        " LEFT JOIN series ON series.series_id = journal_points.series_id"
-        " WHERE lane_id = ? AND position BETWEEN ? AND ? ORDER BY position LIMIT ?",
-        bounds,
-    )
-    return Contents([_entry(row) for row in entries], [_point(row) for row in points])
+    points = read_points(transaction, lane_id, first, last)[:limit]
+    return Contents([_entry(row) for row in entries], points)
 
 
 def _raw_text(transaction: Transaction, column: str) -> str:
@@ -102,11 +74,3 @@ def _entry(row: tuple[Any, ...]) -> EntryRow:
         return EntryRow(position, kind, payload, decode_operation(kind, payload), accepted_at_ms, principal)
     except CorruptEntryError as error:
         return EntryRow(position, kind, payload, None, accepted_at_ms, principal, str(error))
-
-
-def _point(row: tuple[Any, ...]) -> PointRow:
-    position, key, value, is_nan, timestamp_ms, step, accepted_at_ms, is_stored = row
-    fault = None
-    if not is_stored:
-        fault = f"Journal point at position {position} is not what was written: the store has no such point."
-    return PointRow(position, key or "", value, bool(is_nan), timestamp_ms, step, accepted_at_ms, fault)

@@ -4,8 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from server.database.engine import Transaction
-from server.database.together import Change, insert
+from server.database.together import Change, Row, insert
+from server.domain.entities import PointKey
 from server.domain.operations import Operation
+from server.journal.blocks import INSERT_BLOCK, Stretches, pack
 from server.journal.codec import encode_operation
 from server.journal.lanes import NewLane, advance, lock_lanes, open_lanes
 from server.journal.weights import POINT_BYTES, entry_bytes
@@ -21,20 +23,6 @@ INSERT_ENTRY = insert(
         "principal": "TEXT",
     },
 )
-INSERT_POINT = insert(
-    "journal_points",
-    {
-        "lane_id": "BIGINT",
-        "position": "BIGINT",
-        "accepted_at_ms": "BIGINT",
-        "series_id": "BIGINT",
-        "step": "BIGINT",
-        "timestamp_ms": "BIGINT",
-        "value": "DOUBLE PRECISION",
-        "is_nan": "SMALLINT",
-    },
-)
-"""`store.metrics.insert_points` takes the same rows."""
 INSERT_BARRIER = insert(
     "barriers",
     {
@@ -75,17 +63,6 @@ def append_entry(
     return position
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A metric point as the journal refers to it: with a value of 0 where it is NaN."""
-
-    series_id: int
-    step: int
-    timestamp_ms: int
-    value: float
-    is_nan: bool
-
-
 class Appends:
     """Appends to several lanes, written together: positions follow the order of the calls.
 
@@ -108,7 +85,7 @@ class Appends:
         self._advanced: dict[int, int] = {}
         self._added_bytes: dict[int, int] = {}
         self._entries: list[tuple[int, int, str, bytes, int, str | None]] = []
-        self._points: list[tuple[int, int, int, int, int, int, float, int]] = []
+        self._points: Stretches[PointKey] = Stretches()
         self._barriers: list[tuple[int, int, int, int]] = []
 
     def append(
@@ -136,12 +113,11 @@ class Appends:
             ]
         return position
 
-    def append_point(self, lane_id: int, point: Point) -> int:
+    def append_point(self, lane_id: int, point: PointKey) -> int:
         """Append one metric point; its position."""
         position = self.last_position(lane_id) + 1
         self.advance(lane_id, position, POINT_BYTES)
-        values = (point.series_id, point.step, point.timestamp_ms, point.value, int(point.is_nan))
-        self._points.append((lane_id, position, self._transaction.now_ms, *values))
+        self._points.add(lane_id, position, [point])
         return position
 
     def write(self) -> None:
@@ -153,10 +129,18 @@ class Appends:
         there = {lane: last for lane, last in self._advanced.items() if lane not in self._opened}
         return [
             (INSERT_ENTRY, self._entries),
-            (INSERT_POINT, self._points),
+            (INSERT_BLOCK, self._blocks()),
             (INSERT_BARRIER, self._barriers),
             advance(self._transaction, there, self._added_bytes),
             open_lanes(self._transaction, self._opened, self._advanced, self._added_bytes),
+        ]
+
+    def _blocks(self) -> list[Row]:
+        now_ms = self._transaction.now_ms
+        return [
+            row
+            for lane_id, stretch in self._points
+            for row in pack(lane_id, stretch.first, stretch.points, accepted_at_ms=now_ms)
         ]
 
     def advance(self, lane_id: int, position: int, added_bytes: int) -> None:

@@ -26,10 +26,11 @@ from server.domain.workspace_limits import WorkspaceLimit
 from server.journal import batches
 from server.journal.batches import Batch
 from server.journal.codec import encode_operation
-from server.journal.contents import EntryRow, PointRow
+from server.journal.contents import EntryRow
 from server.journal.entries import Awaited, append_entry
 from server.journal.lanes import LaneKind, lock_lanes, open_lane
 from server.journal.leases import Lease, require_lease
+from server.journal.points import PointRow
 
 FILE_ENTRIES = 10_000
 FILE_BYTES = 8 * 1024 * 1024

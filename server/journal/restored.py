@@ -5,13 +5,11 @@ batches up to there are read back before anything of them is sent, and never rea
 """
 
 from server.database.engine import Transaction
+from server.domain.fact_names import RESTORED_AT as RESTORED_AT
 from server.domain.operations import Operation
 from server.journal.batch_states import EMPTY_READS_NEEDED, BatchState
 from server.journal.codec import CorruptEntryError, decode_operation
-from server.journal.contents import PointRow, read_range
 
-RESTORED_AT = "restored_at_ms"
-"""The fact that holds the moment of the restore: whatever had been sent was sent before it."""
 RESTORED_FROM = "restored_from_ms"
 """The fact that holds the moment of the backup: whatever it does not hold happened after it."""
 
@@ -85,39 +83,3 @@ def _decoded(kind: str, payload: bytes) -> Operation | None:
         return decode_operation(kind, payload)
     except CorruptEntryError:
         return None
-
-
-def find_last_point(transaction: Transaction, lane_id: int, *, after: int, through: int) -> PointRow | None:
-    """The last metric point in a range of positions, if there is one."""
-    rows = transaction.rows(
-        "SELECT max(position) FROM journal_points WHERE lane_id = ? AND position > ? AND position <= ?",
-        (lane_id, after, through),
-    )
-    if rows[0][0] is None:
-        return None
-    points = read_range(transaction, lane_id, rows[0][0], rows[0][0], limit=1).points
-    return points[0] if points else None
-
-
-def list_series(transaction: Transaction, lane_id: int, *, after: int, through: int) -> list[int]:
-    """The series that have points in a range of positions."""
-    rows = transaction.rows(
-        "SELECT DISTINCT series_id FROM journal_points WHERE lane_id = ? AND position > ? AND position <= ?",
-        (lane_id, after, through),
-    )
-    return [row[0] for row in rows]
-
-
-def read_points(
-    transaction: Transaction, lane_id: int, series_id: int, *, after: int, through: int, limit: int
-) -> list[PointRow]:
-    """Up to `limit` points of one series in a range of positions, in order."""
-    rows = transaction.rows(
-        "SELECT journal_points.position, series.key, journal_points.value, journal_points.is_nan,"
-        " journal_points.timestamp_ms, journal_points.step, journal_points.accepted_at_ms"
-        " FROM journal_points JOIN series ON series.series_id = journal_points.series_id"
-        " WHERE journal_points.lane_id = ? AND journal_points.position > ? AND journal_points.position <= ?"
-        " AND journal_points.series_id = ? ORDER BY journal_points.position LIMIT ?",
-        (lane_id, after, through, series_id, limit),
-    )
-    return [PointRow(row[0], row[1], row[2], bool(row[3]), *row[4:7]) for row in rows]

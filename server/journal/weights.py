@@ -7,6 +7,7 @@ where rows are removed. Small artifacts lie in the database until they are deliv
 from server.database.engine import Transaction
 from server.domain.operations import Operation, UploadArtifact
 from server.journal.codec import CorruptEntryError, decode_operation
+from server.journal.points import count_points
 
 _ROW_BYTES = 64
 _UPLOAD = UploadArtifact.__name__
@@ -26,8 +27,7 @@ def range_bytes(transaction: Transaction, lane_id: int, first: int, last: int) -
         f"SELECT length(payload), CASE WHEN kind = '{_UPLOAD}' THEN payload END FROM journal_entries {where}",
         bounds,
     )
-    points = transaction.rows(f"SELECT count(*) FROM journal_points {where}", bounds)[0][0]
-    total = POINT_BYTES * int(points)
+    total = POINT_BYTES * count_points(transaction, lane_id, first, last)
     for length, upload in entries:
         total += _ROW_BYTES + int(length) + (0 if upload is None else _inline_bytes_of(bytes(upload)))
     return total

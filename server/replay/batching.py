@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from server.domain.operations import DeliverOverflow, LogParam, SetTag
 from server.domain.workspace_limits import WorkspaceLimit
-from server.journal.contents import Contents, EntryRow, PointRow
+from server.journal.contents import Contents, EntryRow
 from server.journal.limits import Limits
+from server.journal.points import PointRow
 
 
 @dataclass(frozen=True, slots=True)

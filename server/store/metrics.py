@@ -10,11 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from server.database.engine import Transaction
-from server.database.together import Change, Row, Together, insert
-from server.domain.entities import Metric, Point
-
-PointKey = tuple[int, int, int, float, int]
-"""A series' id and one of its points."""
+from server.database.together import Change, Together, insert
+from server.domain.entities import Metric, Point, PointKey
 
 _NOT_YET_STORED = 0
 _KEY_TYPES = ("BIGINT", "TEXT")
@@ -27,7 +24,13 @@ _VALUES = {
     "latest_value": "DOUBLE PRECISION",
     "latest_is_nan": "SMALLINT",
 }
-_POINT_TYPES = ("BIGINT", "BIGINT", "BIGINT", "DOUBLE PRECISION", "SMALLINT")
+_POINT = {
+    "series_id": "BIGINT",
+    "step": "BIGINT",
+    "timestamp_ms": "BIGINT",
+    "value": "DOUBLE PRECISION",
+    "is_nan": "SMALLINT",
+}
 _READ_SERIES = (
     f"SELECT series.series_id, series.run_pk, series.key, {', '.join(f'series.{name}' for name in _VALUES)}"
     " FROM wanted JOIN series ON series.run_pk = wanted.column1 AND series.key = wanted.column2"
@@ -49,13 +52,7 @@ _UPDATE_SERIES = Together(
     f" FROM {{given}} WHERE series_id = column{len(_VALUES) + 1}",
     (*_VALUES.values(), "BIGINT"),
 )
-_INSERT_POINTS = Together(
-    "INSERT INTO points (series_id, step, timestamp_ms, value, is_nan) VALUES (?4, ?5, ?6, ?7, ?8)"
-    " ON CONFLICT DO NOTHING",
-    "INSERT INTO points (series_id, step, timestamp_ms, value, is_nan)"
-    " SELECT column4, column5, column6, column7, column8 FROM {given} WHERE true ON CONFLICT DO NOTHING",
-    ("BIGINT", "BIGINT", "BIGINT", *_POINT_TYPES),
-)
+_INSERT_POINTS = insert("points", _POINT, "ON CONFLICT DO NOTHING")
 _UPSERT_MODEL_METRIC = (
     "INSERT INTO logged_model_metrics (model_id, key, timestamp_ms, step, run_pk, value, is_nan,"
     " dataset_name, dataset_digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -78,7 +75,7 @@ class SeriesState:
     in_time_order: bool
     latest: Point
     added: list[Point] = field(default_factory=list)
-    _looked_up: set[Point] = field(default_factory=set)
+    _looked_up: set[Point] | None = None
     _looked_up_to: int = 0
 
     @classmethod
@@ -105,11 +102,20 @@ class SeriesState:
             self.in_time_order = False
         return True
 
+    def forget_added(self) -> None:
+        """What was added is stored, and the series is what it is in the database."""
+        self.added = []
+        self._looked_up = None
+        self._looked_up_to = 0
+
     def _has(self, point: Point, known: set[PointKey]) -> bool:
         """Whether the series has the point: among the stored ones that are `known`, or those just added."""
-        self._looked_up.update(self.added[self._looked_up_to :])
+        looked_up = self._looked_up
+        if looked_up is None:
+            looked_up = self._looked_up = set()
+        looked_up.update(self.added[self._looked_up_to :])
         self._looked_up_to = len(self.added)
-        return point in self._looked_up or (self.series_id, *point) in known
+        return point in looked_up or (self.series_id, *point) in known
 
 
 def _state_of(row: tuple[Any, ...]) -> SeriesState:
@@ -135,7 +141,7 @@ def read_known_points(transaction: Transaction, keys: Sequence[PointKey]) -> set
     """Those of the points that are stored."""
     if not keys:
         return set()
-    rows = transaction.rows_joined(_READ_POINTS, _POINT_TYPES, keys)
+    rows = transaction.rows_joined(_READ_POINTS, tuple(_POINT.values()), keys)
     return {(row[0], row[1], row[2], row[3], row[4]) for row in rows}
 
 
@@ -156,9 +162,9 @@ def update(changed: Iterable[SeriesState]) -> Change:
     return _UPDATE_SERIES, [(*_values(series), series.series_id) for series in changed]
 
 
-def insert_points(journal_rows: Sequence[Row]) -> Change:
-    """The change that stores points, from the rows that the journal gets (`journal.entries.INSERT_POINT`)."""
-    return _INSERT_POINTS, journal_rows
+def insert_points(points: Sequence[PointKey]) -> Change:
+    """The change that stores points."""
+    return _INSERT_POINTS, points
 
 
 def insert_model_metrics(

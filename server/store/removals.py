@@ -162,7 +162,7 @@ def _parts_of_run(removal: RunRemoval) -> list[_Part]:
         _Part("barriers", "lane_id, position, awaited_lane_id", f"lane_id IN {lanes}"),
         _Part("barriers", "lane_id, position, awaited_lane_id", f"awaited_lane_id IN {lanes}"),
         _Part("batches", "batch_id", f"lane_id IN {lanes}"),
-        _Part("journal_points", "lane_id, position", f"lane_id IN {lanes}"),
+        _Part("journal_blocks", "lane_id, first_position", f"lane_id IN {lanes}"),
         _Part("journal_entries", "lane_id, position", f"lane_id IN {lanes}"),
         _Part("parked", "parked_id", "run_pk = ?", run),
         _Part("parked", "parked_id", f"lane_id IN {lanes}"),

@@ -32,6 +32,10 @@ _POSTGRES_CONSTRAINTS = (
     "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
     " WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2"
 )
+_POSTGRES_STORAGE = (
+    "SELECT relname, reloptions FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+    " AND reloptions IS NOT NULL ORDER BY 1"
+)
 _SQLITE_TABLES = (
     "SELECT t.name, t.wr, m.sql FROM pragma_table_list AS t JOIN sqlite_master AS m ON m.name = t.name"
     " WHERE t.schema = 'main' AND t.name NOT LIKE 'sqlite_%' AND t.name <> 'alembic_version' ORDER BY 1"
@@ -42,7 +46,7 @@ def _shape(database: Database) -> list[Any]:
     """All that the database itself knows of its schema, `alembic_version` aside."""
     with database.reading() as transaction:
         if transaction.is_postgres:
-            queries = (_POSTGRES_COLUMNS, _POSTGRES_INDEXES, _POSTGRES_CONSTRAINTS)
+            queries = (_POSTGRES_COLUMNS, _POSTGRES_INDEXES, _POSTGRES_CONSTRAINTS, _POSTGRES_STORAGE)
             rows = [row for query in queries for row in transaction.rows(query)]
             return [row for row in rows if row[0] != "alembic_version"]
         return [_sqlite_table(transaction, *row) for row in transaction.rows(_SQLITE_TABLES)]

@@ -3,20 +3,20 @@
 `MLPROXY_TEST_LARGE=1` has a million points pending; otherwise a fifth of that, under a bound as strict.
 """
 
-import math
 import os
 import time
 from pathlib import Path
 
 import pytest
 
-from server.database.engine import Database, Transaction
+from server.database.engine import Database
 from server.database.migration import HEAD, current_revision, migrate
+from server.journal.points import read_points
 from tests.compatibility.kept import JOURNALS, KeptJournal
 from tests.durability.conftest import drain
 from tests.durability.crashing import KILLED, end_leases
 from tests.durability.tracking import assert_delivered
-from tests.integration.conftest import MakeDatabase
+from tests.support.databases import MakeDatabase
 from tests.support.emulator import EmulatorProcess
 from tests.support.nursery import Nursery
 from tests.support.server import ServerProcess
@@ -88,36 +88,64 @@ def test_with_many_points_pending(kind: str, tmp_path: Path, make_database: Make
 
     A machine that is busy needs longer, for the writing of these points as well.
     """
-    journal = UNCERTAIN
     with EmulatorProcess.start(tmp_path / "emulator") as emulator:
-        url = put_back(journal, kind, tmp_path, make_database, emulator)
+        url = put_back(UNCERTAIN, kind, tmp_path, make_database, emulator)
     database = Database(url)
+    started = time.monotonic()
+    lane_id, before = add_points(database, POINTS)
+    written = time.monotonic() - started
+    started = time.monotonic()
+    assert migrate(database) == HEAD
+    seconds = time.monotonic() - started
+    with database.reading() as transaction:
+        after = read_points(transaction, lane_id, before[0][0], before[-1][0])
+    database.close()
+    print(f"{kind}: {POINTS} pending points in {seconds:.1f} s; it took {written:.1f} s to write them")
+    assert [(point.position, point.step, point.value, point.fault) for point in after] == before
+    assert seconds < max(SECONDS_PER_MILLION * POINTS / 1_000_000, 4 * written)
+
+
+@pytest.mark.fault("4", "17")
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_a_damaged_point_is_still_known_as_such(
+    kind: str, tmp_path: Path, make_database: MakeDatabase
+) -> None:
+    """Points that were damaged before a migration are not taken for whole after it; those around are."""
+    with EmulatorProcess.start(tmp_path / "emulator") as emulator:
+        url = put_back(UNCERTAIN, kind, tmp_path, make_database, emulator)
+    database = Database(url)
+    lane_id, before = add_points(database, 100)
+    damaged = before[10][0], before[70][0]
+    with database.writing(0) as transaction:
+        at = "WHERE lane_id = ? AND position = ?"
+        step = "step + 1" if transaction.is_postgres else "'no number'"
+        transaction.run(f"UPDATE journal_points SET value = value + 1 {at}", (lane_id, damaged[0]))
+        transaction.run(f"UPDATE journal_points SET step = {step} {at}", (lane_id, damaged[1]))
+    assert migrate(database) == HEAD
+    with database.reading() as transaction:
+        after = read_points(transaction, lane_id, before[0][0], before[-1][0])
+    database.close()
+    assert [point.position for point in after if point.fault is not None] == [*damaged]
+    whole = [(point.position, point.step, point.value, point.fault) for point in after if point.fault is None]
+    assert whole == [row for row in before if row[0] not in damaged]
+
+
+def add_points(database: Database, count: int) -> tuple[int, list[tuple[int, int, float, None]]]:
+    """Give a lane of schema 0001 more points of a metric; the lane, and (position, step, value, no fault)."""
     with database.writing(0) as transaction:
         lane_id, last, series_id = transaction.rows(
             "SELECT lanes.lane_id, lanes.last_position, journal_points.series_id FROM lanes"
             " JOIN journal_points ON journal_points.lane_id = lanes.lane_id LIMIT 1"
         )[0]
-        written = time.monotonic()
+        steps = range(1, count + 1)
+        transaction.run_many(
+            "INSERT INTO points (series_id, step, timestamp_ms, value, is_nan) VALUES (?, ?, ?, ?, 0)",
+            [(series_id, 100 + step, step, step / 7) for step in steps],
+        )
         transaction.run_many(
             "INSERT INTO journal_points (lane_id, position, series_id, step, timestamp_ms, value, is_nan,"
             " accepted_at_ms) VALUES (?, ?, ?, ?, ?, ?, 0, 1)",
-            [(lane_id, last + step, series_id, 100 + step, step, step / 7) for step in range(1, POINTS + 1)],
+            [(lane_id, last + step, series_id, 100 + step, step, step / 7) for step in steps],
         )
-        written = time.monotonic() - written
-        transaction.run("UPDATE lanes SET last_position = ? WHERE lane_id = ?", (last + POINTS, lane_id))
-        before = _weigh(transaction)
-    started = time.monotonic()
-    assert migrate(database) == HEAD
-    seconds = time.monotonic() - started
-    with database.reading() as transaction:
-        after = _weigh(transaction)
-    database.close()
-    print(f"{kind}: {POINTS} pending points in {seconds:.1f} s; it took {written:.1f} s to write them")
-    assert after == before
-    assert seconds < max(SECONDS_PER_MILLION * POINTS / 1_000_000, 4 * written)
-
-
-def _weigh(transaction: Transaction) -> tuple[int, float]:
-    """How many points there are, and the sum of their values, whatever order they come in."""
-    values = [value for (value,) in transaction.rows("SELECT value FROM journal_points")]
-    return len(values), math.fsum(values)
+        transaction.run("UPDATE lanes SET last_position = ? WHERE lane_id = ?", (last + count, lane_id))
+    return lane_id, [(last + step, 100 + step, step / 7, None) for step in steps]

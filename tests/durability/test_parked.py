@@ -184,6 +184,10 @@ def test_a_crash_in_a_retry_decides_nothing(
 # --- rows that are not what was written -----------------------------------------------------
 
 
+# Where a block of points has what (`server.journal.blocks`).
+BLOCK_HEAD, POINT_BYTES, STEP_BYTE, VALUE_BYTE = 4, 33, 8, 24
+
+
 def spoil(database: Database, run: LoggedRun) -> None:
     """Flip a bit of a param's payload and one of a tag's kind, and change two points."""
     at = "WHERE lane_id = ? AND position = ?"
@@ -199,12 +203,16 @@ def spoil(database: Database, run: LoggedRun) -> None:
         # On SQLite the flipped byte makes it no text at all; Postgres would not have it.
         kind = "'SatTag'" if transaction.is_postgres else "CAST(x'D36574546167' AS TEXT)"
         transaction.run(f"UPDATE journal_entries SET kind = {kind} {at}", (lane, first["SetTag"][0]))
-        points = transaction.rows(
-            "SELECT position FROM journal_points WHERE lane_id = ? ORDER BY position", (lane,)
+        ((first_position, packed),) = transaction.rows(
+            "SELECT first_position, points FROM journal_blocks WHERE lane_id = ?", (lane,)
         )
-        step = "step + 1" if transaction.is_postgres else "'no number'"
-        transaction.run(f"UPDATE journal_points SET value = value + 1 {at}", (lane, points[3][0]))
-        transaction.run(f"UPDATE journal_points SET step = {step} {at}", (lane, points[7][0]))
+        spoilt = bytearray(packed)
+        for number, byte in ((3, VALUE_BYTE), (7, STEP_BYTE)):
+            spoilt[BLOCK_HEAD + number * POINT_BYTES + byte] ^= 0x10
+        transaction.run(
+            "UPDATE journal_blocks SET points = ? WHERE lane_id = ? AND first_position = ?",
+            (bytes(spoilt), lane, first_position),
+        )
 
 
 @pytest.mark.fault("4")

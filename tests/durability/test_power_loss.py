@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from server.journal.blocks import is_whole
 from tests.durability.conftest import deliver_to, drain_all
 from tests.durability.tracking import LoggedRun, Tracking, assert_delivered, train
 from tests.support.disk_image import Chooser, Disk, nothing, torn
@@ -132,9 +133,14 @@ def assert_holds(image: Path, told: LoggedRun) -> None:
         assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         held = {
             table: database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-            for table in ("points", "journal_points", "params", "artifacts")
+            for table in ("points", "params", "artifacts")
         }
-        assert held["points"] == held["journal_points"] == len(told.points)
+        blocks = database.execute("SELECT lane_id, first_position, last_position, points FROM journal_blocks")
+        journaled = 0
+        for lane_id, first, last, packed in blocks:
+            assert is_whole(lane_id, first, packed)
+            journaled += last - first + 1
+        assert held["points"] == journaled == len(told.points)
         assert held["params"] == len(told.params)
         assert held["artifacts"] == len(told.files)
         for path, content, spool_name in database.execute("SELECT path, content, spool_name FROM artifacts"):

@@ -37,8 +37,8 @@ def _store(transaction: Transaction, points: list[Point], key: str = "m") -> Non
         insert_new(transaction, [series])
     for point in rest:
         series.add(point, set())
-    journal_rows = [(0, 0, 0, series.series_id, *point) for point in series.added]
-    transaction.run_all([update([series]), insert_points(journal_rows)])
+    stored = [(series.series_id, *point) for point in series.added]
+    transaction.run_all([update([series]), insert_points(stored)])
 
 
 def _forget_order(transaction: Transaction) -> None:

@@ -280,4 +280,26 @@ MUTATIONS = (
         (Edit("server/journal/batches.py", "    if behind:\n", "    if behind and not behind:\n"),),
         (f"{D}test_halving.py::test_an_interruption_between_the_halves",),
     ),
+    Mutation(
+        "damaged points are sent",
+        (
+            Edit(
+                "server/journal/blocks.py",
+                "return packed[:_CHECKSUM_BYTES] == _checksum(lane_id, first, body)",
+                "return body is not None",
+            ),
+        ),
+        (f"{D}test_parked.py::test_a_corrupt_row_is_parked_and_the_rest_goes_on",),
+    ),
+    Mutation(
+        "a remembered run is believed whoever wrote to it since",
+        (
+            Edit(
+                "server/commit/run_state.py",
+                "if positions.get(held.run.data_lane) == held.position\n",
+                "if held.run.data_lane in positions\n",
+            ),
+        ),
+        ("tests/integration/test_remembered_runs.py",),
+    ),
 )

@@ -1,6 +1,12 @@
 """A backlog of a million points in seconds: written into a proxy's database as the proxy would have."""
 
+from collections.abc import Iterator
+from itertools import islice
+
 from sqlalchemy import Connection, create_engine, text
+
+from server.domain.entities import PointKey
+from server.journal.blocks import MOST_POINTS, pack
 
 METRICS = 4
 _BASE_MS = 1_700_000_000_000
@@ -34,31 +40,16 @@ def _add_to_run(connection: Connection, run_id: str, count: int) -> None:
         {"run_id": run_id},
     ).one()
     numbers = _NUMBERS[connection.dialect.name]
-    for metric in range(METRICS):
-        series_id = _add_series(connection, run_pk, f"behind{metric}", count)
-        values = {
-            "count": count,
-            "series_id": series_id,
-            "lane_id": lane_id,
-            "first": last + 1 + metric,
-            "metrics": METRICS,
-            "base": _BASE_MS,
-        }
+    series_ids = [_add_series(connection, run_pk, f"behind{metric}", count) for metric in range(METRICS)]
+    for series_id in series_ids:
         connection.execute(
             text(
                 "INSERT INTO points (series_id, step, timestamp_ms, value, is_nan)"
                 f" SELECT :series_id, number, :base + number, 0.5, 0 FROM ({numbers}) AS n"
             ),
-            values,
+            {"count": count, "series_id": series_id, "base": _BASE_MS},
         )
-        connection.execute(
-            text(
-                "INSERT INTO journal_points (lane_id, position, series_id, step, timestamp_ms, value, is_nan,"
-                " accepted_at_ms) SELECT :lane_id, :first + number * :metrics, :series_id, number,"
-                f" :base + number, 0.5, 0, :base FROM ({numbers}) AS n"
-            ),
-            values,
-        )
+    _add_to_journal(connection, lane_id, last + 1, _points(series_ids, count))
     connection.execute(
         text(
             "UPDATE lanes SET last_position = last_position + :points,"
@@ -66,6 +57,26 @@ def _add_to_run(connection: Connection, run_id: str, count: int) -> None:
         ),
         {"points": count * METRICS, "bytes": count * METRICS * _POINT_BYTES, "lane_id": lane_id},
     )
+
+
+def _points(series_ids: list[int], count: int) -> Iterator[PointKey]:
+    for step in range(count):
+        for series_id in series_ids:
+            yield series_id, step, _BASE_MS + step, 0.5, 0
+
+
+def _add_to_journal(connection: Connection, lane_id: int, first: int, points: Iterator[PointKey]) -> None:
+    while some := list(islice(points, 1000 * MOST_POINTS)):
+        rows = pack(lane_id, first, some, accepted_at_ms=_BASE_MS)
+        names = ("lane_id", "first_position", "last_position", "points", "accepted_at_ms")
+        connection.execute(
+            text(
+                f"INSERT INTO journal_blocks ({', '.join(names)})"
+                f" VALUES ({', '.join(f':{name}' for name in names)})"
+            ),
+            [dict(zip(names, row, strict=True)) for row in rows],
+        )
+        first += len(some)
 
 
 def _add_series(connection: Connection, run_pk: int, key: str, count: int) -> int:

@@ -22,6 +22,7 @@ from server.database.engine import Database, Transaction
 from server.database.migration import prepare_schema
 from server.domain.clock import SystemClock
 from server.journal.codec import decode_operation
+from server.journal.points import read_points
 from server.services.experiments import Experiments, add_default_experiment
 from server.services.keys import OpenAuthenticator
 from server.services.metrics import Metrics
@@ -133,19 +134,18 @@ def read_lane(transaction: Transaction, lane_id: int) -> LaneView:
     entries = transaction.rows(
         "SELECT position, kind, payload FROM journal_entries WHERE lane_id = ? ORDER BY position", (lane_id,)
     )
-    points = transaction.rows(
-        "SELECT position, series.key, value, is_nan, timestamp_ms, step FROM journal_points"
-        " JOIN series ON series.series_id = journal_points.series_id WHERE lane_id = ?",
-        (lane_id,),
-    )
     barriers = transaction.rows(
         "SELECT position, awaited_lane_id, awaited_position FROM barriers WHERE lane_id = ?", (lane_id,)
     )
     last = transaction.rows("SELECT last_position FROM lanes WHERE lane_id = ?", (lane_id,))[0][0]
+    points = read_points(transaction, lane_id, 1, last)
     return LaneView(
         last,
         {row[0]: decode_operation(row[1], bytes(row[2])) for row in entries},
-        {row[0]: (row[1], None if row[3] else row[2], row[4], row[5]) for row in points},
+        {
+            point.position: (point.key, None if point.is_nan else point.value, point.timestamp_ms, point.step)
+            for point in points
+        },
         {(row[0], row[1], row[2]) for row in barriers},
     )
 

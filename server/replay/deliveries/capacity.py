@@ -23,10 +23,11 @@ from server.domain.operations import LogParam, SetTag
 from server.domain.overflow_files import OVERFLOW_TAG
 from server.domain.verdicts import Verdict
 from server.domain.workspace_limits import LimitRefusal, WorkspaceLimit
-from server.journal.contents import Contents, EntryRow, PointRow
+from server.journal.contents import Contents, EntryRow
 from server.journal.leases import Lane
 from server.journal.limits import BELIEVED_FOR, Limits, read_limits
 from server.journal.overflow import Overflowed, find_lane
+from server.journal.points import PointRow
 from server.replay.deliveries.delivery import Division
 from server.upstream.failures import UpstreamFailure
 from server.upstream.runs import UpstreamRun, UpstreamRuns

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Collection, Sequence
 
-from server.journal.contents import PointRow
 from server.journal.leases import Lane
+from server.journal.points import PointRow
 from server.upstream.metrics import UpstreamMetrics
 from server.upstream.runs import UpstreamMetric
 

@@ -25,8 +25,9 @@ from server.domain.verdicts import Verdict
 from server.domain.workspace_limits import LimitRefusal
 from server.journal.batch_states import BatchState
 from server.journal.batches import Batch
-from server.journal.contents import Contents, EntryRow, PointRow
+from server.journal.contents import Contents, EntryRow
 from server.journal.leases import Lane
+from server.journal.points import PointRow
 from server.replay.batching import is_loggable
 from server.replay.deliveries.capacity import RunCapacity
 from server.replay.deliveries.delivery import Division, SettleTimes

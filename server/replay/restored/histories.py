@@ -10,9 +10,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from server.database.engine import Database, Transaction
-from server.journal import restored
-from server.journal.contents import PointRow
 from server.journal.leases import Lane
+from server.journal.points import PointRow, list_series, read_points_of_series
 from server.replay.deliveries.histories import Histories, PointIdentity, identity_of, metric_of
 from server.upstream.metrics import UpstreamMetrics
 
@@ -60,7 +59,7 @@ class RestoredHistories(Histories):
         count = max(lane.restored_through - lane.settled_position, 0)
         shown = _ShownPoints(first, lane.restored_through, bytearray(count // 8 + 1))
         series = await self._database.read(
-            lambda transaction: restored.list_series(
+            lambda transaction: list_series(
                 transaction, lane.lane_id, after=lane.settled_position, through=lane.restored_through
             )
         )
@@ -107,7 +106,7 @@ class RestoredHistories(Histories):
 
     async def _points_of(self, lane: Lane, series_id: int, after: int) -> list[PointRow]:
         def read(transaction: Transaction) -> list[PointRow]:
-            return restored.read_points(
+            return read_points_of_series(
                 transaction,
                 lane.lane_id,
                 series_id,

@@ -14,10 +14,10 @@ from server.commit.writer import Work
 from server.database.engine import Transaction
 from server.domain.entities import RunStatus
 from server.domain.operations import CreateRun, DeleteTag, LogParam, Operation, SetTag, UpdateRun
-from server.journal import restored
 from server.journal.batches import Batch
 from server.journal.contents import Contents, EntryRow
 from server.journal.leases import Lane
+from server.journal.points import find_last_point
 from server.replay.deliveries.runs import HISTORY_WAY, MLFLOW_WAY, RunDelivery, upstream_run_id
 from server.replay.restored.delivery import (
     Contested,
@@ -167,7 +167,7 @@ class RestoredRuns(RestoredDelivery):
             if isinstance(operation, LogParam) and operation.key not in run.params:
                 return True
         point = await self._database.read(
-            lambda transaction: restored.find_last_point(
+            lambda transaction: find_last_point(
                 transaction, lane.lane_id, after=batch.last_position, through=lane.restored_through
             )
         )

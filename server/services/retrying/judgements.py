@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.database.engine import Transaction
+from server.domain.entities import PointKey
 from server.domain.operations import CreateRun, Operation
-from server.journal.entries import Awaited, Point
+from server.journal.entries import Awaited
 
 
 @dataclass(frozen=True, slots=True)
 class Resend:
-    """Append this once more; `point` where it is a metric point, which goes into a table of its own."""
+    """Append this once more; `point` where it is a metric point, which goes into a block."""
 
     operation: Operation
-    point: Point | None = None
+    point: PointKey | None = None
     awaits: tuple[Awaited, ...] = ()
     awaits_end_of: tuple[int, ...] = ()
 

@@ -17,7 +17,6 @@ from server.domain.operations import (
     UploadArtifact,
 )
 from server.journal import overflow
-from server.journal.entries import Point
 from server.services.retrying.judgements import (
     Ground,
     Judgement,
@@ -116,7 +115,7 @@ def _log_point(ground: Ground, run_pk: int, operation: LogPoint) -> Judgement:
         return Unsendable("The store has no such metric.")
     is_nan = operation.value is None
     value = 0.0 if operation.value is None else operation.value
-    point = Point(series_id, operation.step, operation.timestamp_ms, value, is_nan)
+    point = (series_id, operation.step, operation.timestamp_ms, value, int(is_nan))
     return Resend(operation, point)
 
 

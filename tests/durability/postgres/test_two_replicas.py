@@ -55,7 +55,7 @@ def assert_gapless(database_url: str, run_ids: list[str]) -> None:
             ),
             {"run_ids": run_ids},
         ).all()
-        left = connection.execute(text("SELECT count(*) FROM journal_points")).scalar_one()
+        left = connection.execute(text("SELECT count(*) FROM journal_blocks")).scalar_one()
     engine.dispose()
     clients = 4
     assert [lane.last_position for lane in lanes] == [1 + clients * STEPS] * RUNS

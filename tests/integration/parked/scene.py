@@ -6,7 +6,8 @@ from typing import Any, Self
 from server.database.engine import Transaction
 from server.domain.operations import LogPoint, Operation
 from server.journal import batches, leases
-from server.journal.contents import EntryRow, PointRow, read_range
+from server.journal.contents import EntryRow, read_range
+from server.journal.points import PointRow
 from server.spool.spool import INLINE_LIMIT
 from tests.support.tracking import Json, Tracking, journal_of
 

@@ -27,7 +27,10 @@ def counted(transaction: Transaction) -> dict[int, int]:
 
 
 def held(transaction: Transaction) -> dict[int, int]:
-    """What the rows weigh: 64 bytes each, payloads, and small artifacts, which lie in the database."""
+    """What is held weighs: 64 bytes each, payloads, and small artifacts, which lie in the database.
+
+    A block of points stays until all of it is settled; those that are do not count.
+    """
     weights: dict[int, int] = {}
     for lane_id, kind, payload in transaction.rows("SELECT lane_id, kind, payload FROM journal_entries"):
         operation = decode_operation(kind, bytes(payload))
@@ -35,8 +38,12 @@ def held(transaction: Transaction) -> dict[int, int]:
         if isinstance(operation, UploadArtifact) and operation.spool_name is None:
             inline = operation.size_bytes
         weights[lane_id] = weights.get(lane_id, 0) + ROW_BYTES + len(payload) + inline
-    for (lane_id,) in transaction.rows("SELECT lane_id FROM journal_points"):
-        weights[lane_id] = weights.get(lane_id, 0) + ROW_BYTES
+    blocks = transaction.rows(
+        "SELECT lane_id, first_position, journal_blocks.last_position, settled_position"
+        " FROM journal_blocks JOIN lanes USING (lane_id)"
+    )
+    for lane_id, first, last, settled in blocks:
+        weights[lane_id] = weights.get(lane_id, 0) + ROW_BYTES * (last - max(first, settled + 1) + 1)
     return weights
 
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from server.domain.operations import DeleteTag, DeliverOverflow, LogParam, Operation, SetTag, UpdateRun
 from server.domain.workspace_limits import WorkspaceLimit
-from server.journal.contents import Contents, EntryRow, PointRow
+from server.journal.contents import Contents, EntryRow
+from server.journal.points import PointRow
 from server.replay.batching import BatchLimits, Blocked, Choice, Close, WaitForCompany, choose_batch
 
 _LIMITS = BatchLimits(rows=10, rows_per_metric=4, params=3, tags=2)
