@@ -231,6 +231,15 @@ class RunMessage(msgspec.Struct, omit_defaults=True):
     outputs: RunOutputsMessage | None = None
 
 
+class EncodedRunMessage(msgspec.Struct):
+    """A run as `RunMessage` says it, its data being JSON already: a `RunDataMessage`, encoded."""
+
+    info: RunInfoMessage
+    data: msgspec.Raw
+    inputs: RunInputsMessage
+    outputs: RunOutputsMessage
+
+
 class RunAnswer(msgspec.Struct):
     """runs/get and runs/create."""
 

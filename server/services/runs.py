@@ -29,7 +29,8 @@ from server.services.identity import (
 )
 from server.services.resends import GroupedCreate, Resends
 from server.services.run_creates import RunCreate, make_runs, repeat_run
-from server.services.run_messages import each_run, load_runs
+from server.services.run_memory import RunMemory
+from server.services.run_messages import each_encoded_run, load_runs
 from server.store import datasets, removals, runs, search
 from server.store.announcements import announce_runs
 
@@ -51,6 +52,7 @@ class Runs:
         self._database = database
         self._writer = writer
         self._resends = resends
+        self._memory = RunMemory()
         self._creates = resends.grouped(CreateKind.RUN, make_runs, repeat_run)
 
     # --- life ---
@@ -102,8 +104,8 @@ class Runs:
         find = _find_page(request)
 
         def read(transaction: Transaction) -> RunPage:
-            infos, token = find(transaction)
-            return load_runs(transaction, infos), token
+            run_pks, token = find(transaction)
+            return load_runs(transaction, runs.list_infos(transaction, run_pks)), token
 
         return await self._database.read(read)
 
@@ -112,8 +114,8 @@ class Runs:
         find = _find_page(request)
 
         def read(transaction: Transaction) -> bytearray:
-            infos, token = find(transaction)
-            return encode_page("runs", each_run(transaction, infos), token)
+            run_pks, token = find(transaction)
+            return encode_page("runs", each_encoded_run(transaction, run_pks, self._memory), token)
 
         return await self._database.read(read)
 
@@ -291,7 +293,7 @@ def _run_name(name: str | None, tags: dict[str, str]) -> str:
 
 def _find_page(
     request: messages.SearchRunsRequest,
-) -> Callable[[Transaction], tuple[list[RunInfo], str | None]]:
+) -> Callable[[Transaction], tuple[list[int], str | None]]:
     """What finds the runs of the page that is asked for, and the token of the next one.
 
     Raises:
@@ -303,7 +305,7 @@ def _find_page(
     order = grammar.parse_run_order(request.order_by)
     view = parse_view(request.run_view_type)
 
-    def find(transaction: Transaction) -> tuple[list[RunInfo], str | None]:
+    def find(transaction: Transaction) -> tuple[list[int], str | None]:
         experiment_ids = [resolve_experiment_id(transaction, text) for text in request.experiment_ids]
         run_pks, has_more = search.find_runs(
             transaction.connection,
@@ -315,7 +317,7 @@ def _find_page(
             limit=limit,
         )
         token = paging.encode_offset(offset + limit) if has_more else None
-        return runs.list_infos(transaction, run_pks), token
+        return run_pks, token
 
     return find
 

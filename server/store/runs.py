@@ -17,6 +17,7 @@ from server.database.ids import NumberedKey, take_ids
 from server.database.together import Change
 from server.database.together import insert as insert_rows
 from server.domain.entities import LifecycleStage, RunInfo, RunStatus
+from server.domain.fact_names import RESTORED_AT
 
 STAGE = (
     "CASE WHEN runs.lifecycle_stage = 'active' AND EXISTS (SELECT 1 FROM experiments"
@@ -54,10 +55,36 @@ _INSERT_RUN = insert_rows(
     },
 )
 _BORN_HERE = "proxy"
+_VERSIONED = (
+    f"SELECT {INFO}, run_id, data_lane_id, lanes.last_position,"
+    f" (SELECT value FROM facts WHERE facts.name = '{RESTORED_AT}'),"
+    " EXISTS (SELECT 1 FROM dataset_inputs WHERE dataset_inputs.run_pk = runs.run_pk)"
+    " OR EXISTS (SELECT 1 FROM run_models WHERE run_models.run_pk = runs.run_pk)"
+    " FROM runs JOIN lanes ON lanes.lane_id = data_lane_id WHERE run_pk"
+)
+_INFO_COLUMNS = 10
 _PARENTS = (
     "SELECT runs.run_id, runs.data_lane_id, lanes.settled_position, runs.upstream_id"
     " FROM runs JOIN lanes ON lanes.lane_id = runs.data_lane_id"
 )
+
+
+RunVersion = tuple[str, int, int, str | None]
+"""What moves whenever the metrics, params or tags of a run do, until its removal begins.
+
+Its id, its data lane and that lane's last position, since each such change is promised to the workspace in
+the transaction that makes it; and the moment of the last restore, since a restored journal gives positions
+out again.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionedRun:
+    """A run as a snapshot shows it. `has_links`: to datasets or logged models, which have no version."""
+
+    info: RunInfo
+    version: RunVersion
+    has_links: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +206,20 @@ def list_infos(transaction: Transaction, run_pks: Sequence[int]) -> list[RunInfo
     """The runs, in the order asked for."""
     found = {row[0]: row for row in transaction.rows_in(f"SELECT {INFO} FROM runs WHERE run_pk", run_pks)}
     return [info_of(found[run_pk]) for run_pk in run_pks if run_pk in found]
+
+
+def list_versioned(transaction: Transaction, run_pks: Sequence[int]) -> list[VersionedRun]:
+    """The runs with their versions, in the order asked for; in as many statements as without these."""
+    found = {row[0]: row for row in transaction.rows_in(_VERSIONED, run_pks)}
+    return [_versioned(found[run_pk]) for run_pk in run_pks if run_pk in found]
+
+
+def _versioned(row: Sequence[Any]) -> VersionedRun:
+    *version, has_links = row[_INFO_COLUMNS:]
+    run_id, data_lane, last_position, restored_at = version
+    return VersionedRun(
+        info_of(row[:_INFO_COLUMNS]), (run_id, data_lane, last_position, restored_at), bool(has_links)
+    )
 
 
 def find_pks(transaction: Transaction, run_ids: Iterable[str]) -> dict[str, int]:
