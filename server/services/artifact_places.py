@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 from server.database.engine import Transaction
+from server.database.together import Change
 from server.domain.errors import does_not_exist, invalid_parameter
 from server.domain.operations import DeleteArtifact, UploadArtifact
 from server.domain.overflow_files import OWN_FOLDER
-from server.journal.entries import Awaited, append_entry
-from server.journal.lanes import is_settled, lock_lanes
+from server.journal.entries import Appends, Awaited
+from server.journal.lanes import is_settled
 from server.protocol.artifacts import checked_folder, possible_addresses, prefix_of_uri
 from server.services.identity import get_run, require_active_run
 from server.store import artifacts, runs
@@ -56,10 +57,10 @@ def place_of(transaction: Transaction, path: str) -> Place:
     for address in possible_addresses(path):
         if address.owner_id is None:
             continue
-        run = runs.find_info(transaction, address.owner_id)
-        if run is not None and prefix_of_uri(run.artifact_uri) == address.prefix:
-            lanes = runs.find_lanes(transaction, run.run_id)
-            return Place(address.prefix, address.path, run_pk=run.run_pk, delivery=lanes)
+        home = runs.find_home(transaction, address.owner_id)
+        if home is not None and prefix_of_uri(home[0]) == address.prefix:
+            run = home[1]
+            return Place(address.prefix, address.path, run_pk=run.run_pk, delivery=run)
         model = artifacts.find_model_folder(transaction, address.owner_id)
         if model is not None and prefix_of_uri(model.artifact_uri) == address.prefix:
             lanes = None
@@ -128,8 +129,7 @@ def find_file(transaction: Transaction, path: str) -> FoundFile:
     if at_once is not None:
         return at_once
     place = place_of(transaction, path)
-    root_id = artifacts.find_root(transaction, place.prefix)
-    file = None if root_id is None else artifacts.find(transaction, root_id, place.path)
+    root_id, file = artifacts.find_in_root(transaction, place.prefix, place.path)
     if file is not None:
         return FoundFile(place, file)
     if root_id is not None and artifacts.is_folder(transaction, root_id, place.path):
@@ -178,12 +178,22 @@ def check_is_free(transaction: Transaction, root_id: int, path: str) -> None:
         raise invalid_parameter(f"Artifact path '{path}' leads through '{above}', which is a file.")
 
 
-def append_to_lane(
-    transaction: Transaction, run: RunLanes, operation: UploadArtifact | DeleteArtifact, principal: str | None
-) -> None:
-    """Put an entry on the run's artifact lane, whose first entry waits until the run is made."""
-    is_first = not lock_lanes(transaction, [run.artifact_lane])[run.artifact_lane]
-    awaits = []
-    if is_first and not is_settled(transaction, run.data_lane, CREATE_POSITION):
-        awaits.append(Awaited(run.data_lane, CREATE_POSITION))
-    append_entry(transaction, run.artifact_lane, operation, principal=principal, awaits=awaits)
+class ArtifactLane:
+    """A run's artifact lane, held until the transaction ends: others wait to write files of the run."""
+
+    def __init__(self, transaction: Transaction, run: RunLanes) -> None:
+        self._transaction = transaction
+        self._run = run
+        self._appends = Appends(transaction, [run.artifact_lane])
+
+    def append(self, operation: UploadArtifact | DeleteArtifact, principal: str | None) -> None:
+        """Append an entry, to be written by `write`. The lane's first one waits until the run is made."""
+        awaits = []
+        is_first = not self._appends.last_position(self._run.artifact_lane)
+        if is_first and not is_settled(self._transaction, self._run.data_lane, CREATE_POSITION):
+            awaits.append(Awaited(self._run.data_lane, CREATE_POSITION))
+        self._appends.append(self._run.artifact_lane, operation, principal=principal, awaits=awaits)
+
+    def write(self, *changes: Change) -> None:
+        """Write what was appended, along with these changes to files. To be called once, at the end."""
+        self._transaction.run_all([*changes, *self._appends.changes()])

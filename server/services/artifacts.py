@@ -13,8 +13,8 @@ from server.domain.errors import ErrorCode, MlflowError, does_not_exist
 from server.domain.operations import DeleteArtifact, UploadArtifact
 from server.protocol.artifacts import checked_folder, checked_path, invalid_path
 from server.services.artifact_places import (
+    ArtifactLane,
     FoundFile,
-    append_to_lane,
     check_is_free,
     find_file,
     joined,
@@ -293,22 +293,23 @@ def _list(transaction: Transaction, folder: str) -> list[FolderEntry]:
 def _put(transaction: Transaction, path: str, received: Received, principal: str | None) -> str | None:
     """Store the file and promise its delivery; the spooled bytes that nothing refers to any more."""
     place = place_for_writing(transaction, path)
-    root_id = artifacts.find_or_add_root(
-        transaction, place.prefix, run_pk=place.run_pk, model_pk=place.model_pk
-    )
-    current = artifacts.find(transaction, root_id, place.path)
+    lane = None if place.delivery is None else ArtifactLane(transaction, place.delivery)
+    root_id, current = artifacts.find_in_root(transaction, place.prefix, place.path)
+    if root_id is None:
+        root_id = artifacts.find_or_add_root(
+            transaction, place.prefix, run_pk=place.run_pk, model_pk=place.model_pk
+        )
     if current is None:
         check_is_free(transaction, root_id, place.path)
     elif (current.md5, current.size_bytes) == (received.md5, received.size_bytes):
         return received.spool_name
-    replaced = artifacts.put(
-        transaction,
-        root_id,
-        ArtifactFile(
-            place.path, received.size_bytes, received.md5, received.content, received.spool_name, None
-        ),
+    file = ArtifactFile(
+        place.path, received.size_bytes, received.md5, received.content, received.spool_name, None
     )
-    if place.delivery is not None:
+    stored = artifacts.put(transaction, root_id, file)
+    if lane is None:
+        transaction.run_all([stored])
+    else:
         operation = UploadArtifact(
             root_id,
             place.path,
@@ -317,8 +318,9 @@ def _put(transaction: Transaction, path: str, received: Received, principal: str
             received.md5,
             received.spool_name,
         )
-        append_to_lane(transaction, place.delivery, operation, principal)
-    return replaced
+        lane.append(operation, principal)
+        lane.write(stored)
+    return None if current is None else current.spool_name
 
 
 def _delete_some(transaction: Transaction, path: str, principal: str | None) -> tuple[int, list[str]]:
@@ -327,9 +329,10 @@ def _delete_some(transaction: Transaction, path: str, principal: str | None) -> 
     root_id = artifacts.find_root(transaction, place.prefix)
     if root_id is None:
         return 0, []
+    lane = None if place.delivery is None else ArtifactLane(transaction, place.delivery)
     deleted = artifacts.delete_some(transaction, root_id, place.path, limit=_DELETED_AT_ONCE)
-    if place.delivery is not None:
+    if lane is not None:
         for deleted_path, _ in deleted:
-            upstream_path = joined(place.upstream_folder, deleted_path)
-            append_to_lane(transaction, place.delivery, DeleteArtifact(root_id, upstream_path), principal)
+            lane.append(DeleteArtifact(root_id, joined(place.upstream_folder, deleted_path)), principal)
+        lane.write()
     return len(deleted), [name for _, name in deleted if name is not None]

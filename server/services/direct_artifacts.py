@@ -27,9 +27,9 @@ from server.protocol.artifacts import checked_path
 from server.protocol.direct_artifacts import no_multipart
 from server.services.artifact_places import (
     CREATE_POSITION,
+    ArtifactLane,
     FoundFile,
     Place,
-    append_to_lane,
     check_is_free,
     find_file,
     place_for_writing,
@@ -201,10 +201,10 @@ def _direct_place(transaction: Transaction, path: str) -> Place | None:
     run = place.delivery
     if run is None or not is_settled(transaction, run.data_lane, CREATE_POSITION):
         return None
-    root_id = artifacts.find_root(transaction, place.prefix)
+    root_id, file = artifacts.find_in_root(transaction, place.prefix, place.path)
+    if file is not None:
+        return None
     if root_id is not None:
-        if artifacts.find(transaction, root_id, place.path) is not None:
-            return None
         check_is_free(transaction, root_id, place.path)
     return None if _is_on_its_way(transaction, run, place.upstream_path) else place
 
@@ -282,13 +282,10 @@ def _finish(transaction: Transaction, upload: DirectUpload, stored: StoredArtifa
     root_id = artifacts.find_or_add_root(
         transaction, place.prefix, run_pk=place.run_pk, model_pk=place.model_pk
     )
-    artifacts.put(
-        transaction,
-        root_id,
-        ArtifactFile(
-            place.path, stored.size_bytes, _identity(upload.upload_id), None, None, upload.upstream_path
-        ),
+    file = ArtifactFile(
+        place.path, stored.size_bytes, _identity(upload.upload_id), None, None, upload.upstream_path
     )
+    transaction.run_all([artifacts.put(transaction, root_id, file)])
     direct_uploads.delete(transaction, upload.upload_id)
 
 
@@ -305,4 +302,6 @@ def _give_up(transaction: Transaction, upload: DirectUpload) -> None:
     is_taken = artifacts.find(transaction, root_id, place.path) is not None
     if is_taken or direct_uploads.is_awaited(transaction, upload.path):
         return
-    append_to_lane(transaction, run, DeleteArtifact(root_id, upload.upstream_path), upload.principal)
+    lane = ArtifactLane(transaction, run)
+    lane.append(DeleteArtifact(root_id, upload.upstream_path), upload.principal)
+    lane.write()

@@ -314,8 +314,7 @@ def _missing_file(transaction: Transaction, *, part: FilePart) -> str | None:
         folder = model_folder(transaction, part.owner_id)[0]
     else:
         folder = run_folder(transaction, part.owner_id)[0]
-    root_id = artifacts.find_root(transaction, folder)
-    known = None if root_id is None else artifacts.find(transaction, root_id, path)
+    _, known = artifacts.find_in_root(transaction, folder, path)
     if known is not None and (known.md5, known.size_bytes) == (part.md5, part.size_bytes):
         return None
     return joined(folder, path)

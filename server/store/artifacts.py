@@ -8,8 +8,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.database.engine import Transaction
+from server.database.together import Change, insert
 from server.store.registry import DELETED_STAGE, version_subject
 
+_PUT = insert(
+    "artifacts",
+    {
+        "root_id": "BIGINT",
+        "path": "TEXT",
+        "size_bytes": "BIGINT",
+        "md5": "BYTEA",
+        "content": "BYTEA",
+        "spool_name": "TEXT",
+        "upstream_path": "TEXT",
+        "updated_at_ms": "BIGINT",
+    },
+    "ON CONFLICT (root_id, path) DO UPDATE SET size_bytes = excluded.size_bytes, md5 = excluded.md5,"
+    " content = excluded.content, spool_name = excluded.spool_name, upstream_path = excluded.upstream_path,"
+    " updated_at_ms = excluded.updated_at_ms",
+)
 _AFTER_SLASH = "0"
 _FEWEST_ROWS = 8
 _MOST_ROWS = 1_000
@@ -148,18 +165,23 @@ def find_owned(transaction: Transaction, prefix: str, path: str) -> ArtifactFile
     return ArtifactFile(*rows[0]) if rows else None
 
 
-def put(transaction: Transaction, root_id: int, file: ArtifactFile) -> str | None:
-    """Store a file, over what it was; the name of the spooled bytes that it replaces."""
+def find_in_root(transaction: Transaction, prefix: str, path: str) -> tuple[int | None, ArtifactFile | None]:
+    """The root of that prefix, if there is one, and its file of that path, if it has it."""
     rows = transaction.rows(
-        "SELECT spool_name FROM artifacts WHERE root_id = ? AND path = ?", (root_id, file.path)
+        "SELECT artifact_roots.root_id, path, size_bytes, md5, content, spool_name, upstream_path"
+        " FROM artifact_roots LEFT JOIN artifacts"
+        " ON artifacts.root_id = artifact_roots.root_id AND path = ? WHERE prefix = ?",
+        (path, prefix),
     )
-    transaction.run(
-        "INSERT INTO artifacts"
-        " (root_id, path, size_bytes, md5, content, spool_name, upstream_path, updated_at_ms)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (root_id, path) DO UPDATE SET"
-        " size_bytes = excluded.size_bytes, md5 = excluded.md5, content = excluded.content,"
-        " spool_name = excluded.spool_name, upstream_path = excluded.upstream_path,"
-        " updated_at_ms = excluded.updated_at_ms",
+    if not rows:
+        return None, None
+    root_id, *file = rows[0]
+    return root_id, None if file[0] is None else ArtifactFile(*file)
+
+
+def put(transaction: Transaction, root_id: int, file: ArtifactFile) -> Change:
+    """The change that stores a file, over what it was."""
+    return _PUT, [
         (
             root_id,
             file.path,
@@ -169,9 +191,8 @@ def put(transaction: Transaction, root_id: int, file: ArtifactFile) -> str | Non
             file.spool_name,
             file.upstream_path,
             transaction.now_ms,
-        ),
-    )
-    return rows[0][0] if rows else None
+        )
+    ]
 
 
 def mark_delivered(

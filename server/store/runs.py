@@ -170,18 +170,26 @@ def find_info(transaction: Transaction, run_id: str) -> RunInfo | None:
 
 def find_lanes(transaction: Transaction, run_id: str) -> RunLanes | None:
     """The place in the journal of the run that has this id here, or in the workspace."""
+    found = find_home(transaction, run_id)
+    return None if found is None else found[1]
+
+
+def find_home(transaction: Transaction, run_id: str) -> tuple[str, RunLanes] | None:
+    """The artifact URI and the place in the journal of the run that has this id here, or in the workspace."""
     select = (
-        f"SELECT run_pk, run_id, experiment_id, data_lane_id, artifact_lane_id, {STAGE}, overflow_lane_id"
-        " FROM runs WHERE "
+        f"SELECT artifact_uri, run_pk, run_id, experiment_id, data_lane_id, artifact_lane_id, {STAGE},"
+        " overflow_lane_id FROM runs WHERE "
     )
     rows = transaction.rows(f"{select}run_id = ?", (run_id,))
     if not rows:
         rows = transaction.rows(f"{select}upstream_id = ?", (run_id,))
     if not rows:
         return None
-    row = rows[0]
-    transaction.named.add(row[1])
-    return RunLanes(row[0], row[1], row[2], row[3], row[4], LifecycleStage(row[5]), row[6])
+    artifact_uri, run_pk, run_id, experiment_id, data_lane, artifact_lane, stage, overflow_lane = rows[0]
+    transaction.named.add(run_id)
+    return artifact_uri, RunLanes(
+        run_pk, run_id, experiment_id, data_lane, artifact_lane, LifecycleStage(stage), overflow_lane
+    )
 
 
 def find_parents(transaction: Transaction, run_ids: Iterable[str]) -> dict[str, Parent]:

@@ -57,7 +57,7 @@ def test_the_known_look_ups_are_seen() -> None:
     """The search would find a new one."""
     assert {
         "store/runs.py:find_info",
-        "store/runs.py:find_lanes",
+        "store/runs.py:find_home",
         "commit/run_state.py:_find_runs",
         "store/artifacts.py:find_model_folder",
     } <= {name for name, notes in _look_ups().items() if notes}

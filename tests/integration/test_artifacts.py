@@ -37,6 +37,7 @@ from server.domain.operations import DeleteArtifact, Operation, UploadArtifact
 from server.domain.origins import Origin
 from server.domain.verdicts import Verdict
 from server.journal.codec import decode_operation
+from server.journal.lanes import lock_lanes
 from server.protocol.runs import CreateRunRequest
 from server.services.artifacts import Artifacts
 from server.services.direct_artifacts import DirectArtifacts
@@ -46,6 +47,7 @@ from server.spool.spool import Spool
 from server.store import artifacts as rows
 from server.store.artifacts import ArtifactFile, FolderEntry
 from server.upstream.failures import DOES_NOT_EXIST, UpstreamFailure
+from tests.support.databases import MakeDatabase
 from tests.support.tracking import resends_over
 
 pytestmark = pytest.mark.asyncio
@@ -270,6 +272,11 @@ async def exchange(port: int, request: bytes) -> bytes:
     answer += await reader.readexactly(length)
     writer.close()
     return answer
+
+
+async def _in_one(content: bytes) -> AsyncIterator[bytes]:
+    """All of it at once."""
+    yield content
 
 
 # --- up and down ----------------------------------------------------------------------------
@@ -600,7 +607,8 @@ async def test_every_folder_of_a_random_tree_is_listed_right(served: Served) -> 
         def store(transaction: Transaction, paths: list[str] = paths, seed: int = seed) -> int:
             root_id = rows.find_or_add_root(transaction, f"tree-{seed}")
             for path in paths:
-                rows.put(transaction, root_id, ArtifactFile(path, len(path), b"", b"", None, None))
+                file = ArtifactFile(path, len(path), b"", b"", None, None)
+                transaction.run_all([rows.put(transaction, root_id, file)])
             return root_id
 
         root_id = await served.writer.commit(Work(store))
@@ -783,6 +791,32 @@ async def test_nothing_is_written_to_a_deleted_run(served: Served, content: byte
     assert "must be in the 'active' state" in answer.json()["message"]
     assert served.spooled() == []
     assert await served.rows("SELECT * FROM artifacts") == []
+
+
+async def test_a_file_that_another_replica_is_writing_is_waited_for(
+    make_database: MakeDatabase, tmp_path: Path
+) -> None:
+    """The bytes that the later one replaces go, though nobody had seen them when its upload arrived."""
+    url = make_database("postgres")
+    async with serving(url, tmp_path) as served:
+        run_id, root = await served.run()
+        await served.put(f"{root}/another", b"x")
+        sql = "SELECT root_id, lane_id FROM artifact_roots JOIN lanes ON subject_id = run_pk AND kind = ?"
+        [(root_id, lane_id)] = await served.rows(sql, ("run_artifacts",))
+        earlier = await served.spool.receive(_in_one(LARGE[::-1]), len(LARGE))
+        other = Database(url)
+        with other.writing(0) as transaction:
+            lock_lanes(transaction, [lane_id])
+            file = ArtifactFile("f", len(LARGE), earlier.md5, None, earlier.spool_name, None)
+            transaction.run_all([rows.put(transaction, root_id, file)])
+            upload = asyncio.create_task(served.put(f"{root}/f", LARGE))
+            done, _ = await asyncio.wait([upload], timeout=0.5)
+            assert not done
+        other.close()
+        assert (await upload).status_code == 200
+        assert (await served.get(f"{root}/f")).content == LARGE
+        assert len(served.spooled()) == 1
+        assert len(await served.entries(run_id)) == 2
 
 
 async def test_a_run_deleted_during_an_upload_takes_nothing(served_on_sqlite: Served) -> None:

@@ -575,7 +575,8 @@ async def test_files_of_a_run_beside_a_logged_model(bench: Bench) -> None:
 
     def add(transaction: Transaction) -> None:
         prefix = run["artifact_uri"].removeprefix("mlflow-artifacts:/")
-        artifacts.put(transaction, artifacts.find_or_add_root(transaction, prefix, run_pk=1), file)
+        root_id = artifacts.find_or_add_root(transaction, prefix, run_pk=1)
+        transaction.run_all([artifacts.put(transaction, root_id, file)])
 
     await bench.writer.commit(Work(add))
     await bench.call("POST", "registered-models/create", name="m")
