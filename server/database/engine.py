@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -30,6 +31,9 @@ T = TypeVar("T")
 _SQLITE_FULL = 2
 _BUSY_TIMEOUT_MS = 30_000
 _READERS = 4
+_WRITER_CACHE_KIB = 16_000
+# Each reader has its own; what it misses there, the system mostly has.
+_READER_CACHE_KIB = 8_000
 _LARGEST_WAL_BYTES = 64 * 1024 * 1024
 WAL_LOOK_SECONDS = 2.0
 _WAL_PATIENCE_MS = 500
@@ -75,7 +79,7 @@ class Database:
         self._reading_engine = (
             self.engine.execution_options(isolation_level="REPEATABLE READ")
             if self.is_postgres
-            else self._make_engine()
+            else self._make_engine(page_cache_kib=_READER_CACHE_KIB)
         )
         self._writing = HeldConnections(self._connect_to_write)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
@@ -86,7 +90,7 @@ class Database:
         """Tell `listener` what the requests name."""
         self._names = listener
 
-    def _make_engine(self) -> Engine:
+    def _make_engine(self, page_cache_kib: int = _WRITER_CACHE_KIB) -> Engine:
         if self.is_postgres:
             engine = create_engine(self.url, pool_size=_READERS + 2, connect_args=postgres.CONNECT_ARGUMENTS)
             event.listen(engine, "connect", postgres.limit_idle_transactions)
@@ -96,7 +100,7 @@ class Database:
             pool_size=_READERS + 2,
             connect_args={"check_same_thread": False, "cached_statements": 512},
         )
-        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", partial(_prepare_sqlite, page_cache_kib))
         event.listen(engine, "begin", _begin_deferred)
         return engine
 
@@ -324,14 +328,14 @@ def _with_driver(url: str) -> str:
     return url
 
 
-def _prepare_sqlite(connection: Any, _record: object) -> None:
+def _prepare_sqlite(page_cache_kib: int, connection: Any, _record: object) -> None:
     # The driver must not open transactions by itself: it would begin them deferred.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA cache_size=-16000")
+    cursor.execute(f"PRAGMA cache_size=-{page_cache_kib}")
     cursor.close()
 
 
