@@ -8,7 +8,7 @@ import asyncio
 import socket
 import struct
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -16,6 +16,7 @@ from server.api.endpoints import CONNECTION, OPERATOR
 from server.api.errors import error_body
 from server.domain.access import user_name
 from server.domain.errors import ErrorCode, MlflowError
+from server.gathered_writes import GatheredWrites
 
 LARGEST_HEAD_BYTES = 128 * 1024
 """Request line and headers together. The parser takes 64 KiB of a line, which leaves as much again."""
@@ -29,7 +30,10 @@ class _HeadRefusedError(Exception):
 
 
 class ClientConnection(HttpToolsProtocol):
-    """Reads requests whose heads are bounded. Lets a request see by which connection it came."""
+    """Reads requests whose heads are bounded. Lets a request see by which connection it came.
+
+    An answer's head and body leave together.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -40,8 +44,9 @@ class ClientConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there."""
-        super().connection_made(transport)
-        self.app_state = {**self.app_state, CONNECTION: transport, OPERATOR: _local_user(transport)}
+        gathered = cast(asyncio.Transport, GatheredWrites(transport, self.loop))
+        super().connection_made(gathered)
+        self.app_state = {**self.app_state, CONNECTION: gathered, OPERATOR: _local_user(transport)}
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
