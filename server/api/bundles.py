@@ -79,7 +79,7 @@ class BundleRoutes:
         body = await read_body(call, messages.LARGEST_PARTS_BYTES)
         try:
             parts = messages.decode_parts(body)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeError) as error:
             raise invalid_parameter(f"The part cannot be read: {error}") from error
         upload_to = await self._imports.apply(call.path_params["bundle_id"], int(text), parts, call.user)
         await send_json(call.send, encode(messages.ImportPartAnswer(upload_to)))

@@ -82,7 +82,7 @@ class LoginRoutes:
             request = msgspec.json.decode(body, type=_LoginRequest)
         except TimeoutError as error:
             raise invalid_parameter("The login did not come whole in time.") from error
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeError) as error:
             raise invalid_parameter("Wanted: a JSON object with 'key'.") from error
         address = _address(call)
         self._attempts.require_some_left(address)

@@ -217,7 +217,7 @@ def _fields_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _unwrap(body: bytes) -> bytes:
     try:
         return msgspec.json.decode(body, type=str).encode()
-    except (msgspec.MsgspecError, UnicodeEncodeError) as error:
+    except (msgspec.MsgspecError, UnicodeError) as error:
         raise invalid_parameter("The request body is not valid JSON.") from error
 
 

@@ -236,7 +236,7 @@ class SealedReader(Generic[H]):
         """
         try:
             yield
-        except (tarfile.TarError, zlib.error, EOFError, OSError, msgspec.MsgspecError) as error:
+        except (tarfile.TarError, zlib.error, EOFError, OSError, UnicodeError, msgspec.MsgspecError) as error:
             raise self.broken(f"it cannot be read ({error})") from error
 
     def broken(self, why: str) -> SealedFileError:

@@ -113,6 +113,16 @@ def test_a_login_cannot_be_posted_by_a_form(server: ServerProcess, keys: dict[st
     assert "set-cookie" not in answer.headers
 
 
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b'"key"', b'{"key": 1}', b'{"key": "\x80"}', b'{"key": "\\ud800"}']
+)
+def test_a_login_that_is_none_is_refused(browser: httpx.Client, body: bytes) -> None:
+    """With a sentence, whatever came."""
+    answer = browser.post("/login", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+    assert "Wanted: a JSON object" in answer.json()["message"]
+
+
 def test_logging_out_ends_it(browser: httpx.Client, keys: dict[str, str]) -> None:
     """Also for who kept a copy of the cookie."""
     log_in(browser, keys["write"])

@@ -85,6 +85,8 @@ def test_json_inside_a_string_is_unwrapped() -> None:
         (b"{", "The request body is not valid JSON"),
         (b'"{"', "The request body is not valid JSON"),
         (b'"\\ud800"', "The request body is not valid JSON"),
+        (b'"\x80"', "The request body is not valid JSON"),
+        (b'{"key": "\x80"}', "The request body is not valid JSON"),
     ],
 )
 def test_what_does_not_fit_is_named(body: bytes, message: str) -> None:

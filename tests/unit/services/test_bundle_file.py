@@ -94,6 +94,13 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
             msgspec.msgpack.encode([{**msgspec.to_builtins(EXPERIMENT), "name": ["x"]}]),
         ),
     ),
+    "text that is none": lambda: pack(
+        make_header(),
+        (
+            bundles.parts_member(0),
+            lists(EXPERIMENT)[1].replace(EXPERIMENT.name.encode(), b"\x80" * len(EXPERIMENT.name)),
+        ),
+    ),
     "depth": lambda: pack(make_header(), (bundles.parts_member(0), b"\x91" * 100_000 + b"\xc0")),
     "a list too large": lambda: pack(
         make_header(),
