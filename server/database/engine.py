@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -27,6 +27,7 @@ from server.domain.disk_failures import disk_failure
 from server.domain.errors import OperatorError
 
 T = TypeVar("T")
+Opened = Callable[[], AbstractContextManager[Transaction]]
 
 _SQLITE_FULL = 2
 _BUSY_TIMEOUT_MS = 30_000
@@ -82,6 +83,7 @@ class Database:
             else self._make_engine(page_cache_kib=_READER_CACHE_KIB)
         )
         self._writing = HeldConnections(self._connect_to_write)
+        self._reading = HeldConnections(partial(self._connect, self._reading_engine))
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
         self._names: NameListener | None = None
         self._wal_looked_at = float("-inf")
@@ -175,12 +177,27 @@ class Database:
         Raises:
             DatabaseAwayError: Postgres went away.
         """
-        with (
-            self._connected(self._reading_engine) as connection,
-            self._watched(connection),
-            connection.begin(),
-        ):
+        with self._reading.one() as connection, self._watched(connection), connection.begin():
             yield Transaction(connection)
+
+    @contextmanager
+    def _asking(self) -> Iterator[Transaction]:
+        """No transaction: what one statement sees is a snapshot by itself.
+
+        Raises:
+            DatabaseAwayError: Postgres went away.
+        """
+        with self._reading.one() as connection, self._watched(connection):
+            transaction = Transaction(connection)
+            if not self.is_postgres:
+                yield transaction
+                return
+            transaction.driver_connection.autocommit = True
+            try:
+                yield transaction
+            finally:
+                with suppress(transaction.driver_error):  # it may be lost
+                    transaction.driver_connection.autocommit = False
 
     @contextmanager
     def _connected(self, engine: Engine) -> Iterator[Connection]:
@@ -218,9 +235,15 @@ class Database:
                 raise
             if not connection.invalidated:
                 connection.invalidate()
-            self._writing.close()
-            self.engine.dispose()
+            self._let_go()
             raise DatabaseAwayError from error
+
+    def _let_go(self) -> None:
+        """Close the connections that nobody uses now."""
+        for held in (self._writing, self._reading):
+            held.close()
+        for engine in (self._reading_engine, self.engine):
+            engine.dispose()
 
     @property
     def wal_bytes(self) -> int:
@@ -260,17 +283,28 @@ class Database:
         Raises:
             DatabaseAwayError: Postgres cannot be reached.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read_now, query)
+        return await self._in_reader(self.reading, query)
 
-    def _read_now(self, query: Callable[[Transaction], T]) -> T:
+    async def ask(self, query: Callable[[Transaction], T]) -> T:
+        """As `read`, for a query of one statement: on Postgres one exchange instead of three.
+
+        Raises:
+            DatabaseAwayError: Postgres cannot be reached.
+        """
+        return await self._in_reader(self._asking, query)
+
+    async def _in_reader(self, opened: Opened, query: Callable[[Transaction], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read_now, opened, query)
+
+    def _read_now(self, opened: Opened, query: Callable[[Transaction], T]) -> T:
         try:
-            return self._read_once(query)
+            return self._read_once(opened, query)
         except DatabaseAwayError:
             # Perhaps only this connection was old: the database may have been restarted since.
-            return self._read_once(query)
+            return self._read_once(opened, query)
 
-    def _read_once(self, query: Callable[[Transaction], T]) -> T:
-        with self.reading() as transaction:
+    def _read_once(self, opened: Opened, query: Callable[[Transaction], T]) -> T:
+        with opened() as transaction:
             try:
                 return query(transaction)
             finally:
@@ -301,9 +335,7 @@ class Database:
     def close(self) -> None:
         """Close every connection and end the reading threads."""
         self._readers.shutdown(wait=True)
-        self._writing.close()
-        self._reading_engine.dispose()
-        self.engine.dispose()
+        self._let_go()
 
 
 def _parse_url(url: str) -> URL:

@@ -1,7 +1,8 @@
-"""Connections that are kept for writing.
+"""Connections that are kept.
 
-A group is written in fewer microseconds than a pool takes to give out a connection and to take it back, so
-the writer keeps its own. Whoever else writes meanwhile (start-up, a restore) gets another, which is kept too.
+A group is written, and a file found, in fewer microseconds than a pool takes to give out a connection and to
+take it back: the writer keeps its own, and those who read keep theirs. Whoever else writes or reads meanwhile
+(start-up, a restore, a backup) gets another, which is kept too.
 """
 
 from collections import deque

@@ -125,9 +125,9 @@ def find_file(transaction: Transaction, path: str) -> FoundFile:
     Raises:
         MlflowError: there is none.
     """
-    at_once = _find_at_once(transaction, path)
-    if at_once is not None:
-        return at_once
+    here = find_file_here(transaction, path)
+    if here is not None:
+        return here
     place = place_of(transaction, path)
     root_id, file = artifacts.find_in_root(transaction, place.prefix, place.path)
     if file is not None:
@@ -137,8 +137,8 @@ def find_file(transaction: Transaction, path: str) -> FoundFile:
     raise does_not_exist(f"No such artifact: '{path}'")
 
 
-def _find_at_once(transaction: Transaction, path: str) -> FoundFile | None:
-    """A file whose bytes are here: one look instead of four. Whose run it belongs to does not matter then."""
+def find_file_here(transaction: Transaction, path: str) -> FoundFile | None:
+    """A file whose bytes are here, by one statement. Whose run it belongs to does not matter then."""
     address = possible_addresses(path)[0]
     if address.owner_id is None:
         return None

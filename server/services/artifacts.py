@@ -17,6 +17,7 @@ from server.services.artifact_places import (
     FoundFile,
     check_is_free,
     find_file,
+    find_file_here,
     joined,
     model_folder,
     place_for_writing,
@@ -130,6 +131,9 @@ class Artifacts:
             MlflowError: there is none.
         """
         checked = checked_path(path)
+        here = await self._database.ask(lambda transaction: find_file_here(transaction, checked))
+        if here is not None:
+            return here
         return await self._database.read(lambda transaction: find_file(transaction, checked))
 
     async def find_for_run(self, run_id: str, path: str) -> FoundFile:
