@@ -117,15 +117,17 @@ def _run_growth(options: argparse.Namespace) -> None:
 
 def _add_memory(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=3600.0)
+    parser.add_argument("--times", type=float, default=1.0, help="so many times the load: a day in an hour")
     _add_common(parser, databases="sqlite")
     parser.set_defaults(run=_run_memory)
 
 
 def _run_memory(options: argparse.Namespace) -> None:
     output = _output(options, "memory")
-    with Bench("memory", Options(repeats=1), output, shown={"seconds": options.seconds}) as bench:
+    shown = {"seconds": options.seconds, "times": options.times}
+    with Bench("memory", Options(repeats=1), output, shown=shown) as bench:
         for kind in options.databases.split(","):
-            memory.measure_memory(bench, kind, options.seconds)
+            memory.measure_memory(bench, kind, options.seconds, options.times)
         bench.finish()
     _show(output)
 

@@ -29,8 +29,11 @@ _PAGES = 1.0
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 860, 260, 60, 40
 
 
-def measure_memory(bench: Bench, kind: str, seconds: float) -> None:
-    """Load the proxy for so long, in slices, each on runs of its own, as a team makes them."""
+def measure_memory(bench: Bench, kind: str, seconds: float, times: float = 1.0) -> None:
+    """Load the proxy for so long, in slices, each on runs of its own, as a team makes them.
+
+    `times` the load fills what is remembered of runs as much sooner.
+    """
     with ExitStack() as stack:
         workspace = Workspace(bench.folder("emulator"))
         stack.callback(workspace.stop)
@@ -40,13 +43,13 @@ def measure_memory(bench: Bench, kind: str, seconds: float) -> None:
         end = time.monotonic() + seconds
         operations = 0
         while (left := end - time.monotonic()) > 0:
-            operations += _slice(bench, running, min(_SLICE_SECONDS, left))
+            operations += _slice(bench, running, min(_SLICE_SECONDS, left), times)
             bench.say(f"{operations:,} operations, {watch.samples[-1][1]:.1f} MiB, {_lag(running)}")
             workspace.forget_calls()
         bench.record(SCENARIO, running, 0, _figures(watch.samples, operations))
 
 
-def _slice(bench: Bench, running: Running, seconds: float) -> int:
+def _slice(bench: Bench, running: Running, seconds: float, times: float) -> int:
     """All kinds of load at once for a while; how many operations were answered."""
     run_ids = running.api.create_runs("bench-memory", _RUNS)
     experiment_id = running.api.experiment("bench-memory")
@@ -65,7 +68,7 @@ def _slice(bench: Bench, running: Running, seconds: float) -> int:
                 connections=4,
                 seconds=seconds,
                 warm_up_seconds=0.0,
-                per_second=rate,
+                per_second=rate * times,
                 headers=running.headers,
             )
         )
