@@ -68,7 +68,7 @@ class GatheredWrites:
 
     def _send_waiting(self) -> None:
         head = self._take()
-        if head is not None:
+        if head is not None and not self._transport.is_closing():  # else the client went away meanwhile
             self._transport.write(head)
 
     def _take(self) -> bytes | None:

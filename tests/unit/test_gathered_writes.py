@@ -99,6 +99,15 @@ async def test_nothing_that_was_written_is_lost_by_closing(wire: _Wire) -> None:
     assert wire.done[4:] == ["abort"]
 
 
+async def test_a_client_that_went_away_is_sent_nothing(wire: _Wire) -> None:
+    """The event loop may find that out between a write and the end of its turn."""
+    gathered = _gathered(wire)
+    gathered.write(b"head")
+    wire.close()
+    await asyncio.sleep(0)
+    assert wire.done == ["close"]
+
+
 async def test_all_else_is_the_transports(wire: _Wire) -> None:
     """Who asks for what this does not know gets it from the connection."""
     assert _gathered(wire).get_write_buffer_size() == 0
