@@ -13,7 +13,9 @@ from server.domain.entities import LifecycleStage, RunInfo
 from server.store.metrics import SeriesState
 
 _MOST_SERIES = 20_000
-"""Remembered in all; some 600 bytes each. A run counts as one too."""
+"""Remembered in all; some 600 bytes each."""
+_RUN_WEIGHT = 2
+"""How many series a run takes as much as, itself: some 1,000 bytes."""
 
 ExperimentMark = tuple[str, int]
 """An experiment's stage and the time of its last update: as long as both stay, no stage of a run changes."""
@@ -48,7 +50,7 @@ class RememberedRun:
     @property
     def weight(self) -> int:
         """What it counts."""
-        return 1 + len(self.run.series)
+        return _RUN_WEIGHT + len(self.run.series)
 
 
 class RememberedRuns:
@@ -67,7 +69,7 @@ class RememberedRuns:
         self._is_under_way = False
 
     def __len__(self) -> int:
-        """How many runs and series are remembered."""
+        """How much is remembered, in series."""
         return self._weight
 
     def take(self, run_id: str) -> RememberedRun | None:

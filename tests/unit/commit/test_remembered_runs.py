@@ -30,7 +30,7 @@ def test_what_was_committed_is_remembered_once() -> None:
     """Whoever takes a run has it without what was changed before; then nobody else has it."""
     remembered = RememberedRuns()
     write(remembered, run_with("a", "loss", "acc"))
-    assert len(remembered) == 3
+    assert len(remembered) == 4  # a run takes as much as two series
     taken = remembered.take("a")
     assert taken is not None
     assert taken.position == POSITION
@@ -47,7 +47,7 @@ def test_what_was_rolled_back_never_was() -> None:
     remembered.begin()
     remembered.leave(run_with("a"), POSITION)
     write(remembered, run_with("b"))
-    assert len(remembered) == 1
+    assert len(remembered) == 2
     assert remembered.take("before") is remembered.take("a") is None
     assert remembered.take("b") is not None
 
@@ -65,10 +65,10 @@ def test_a_deleted_run_is_not_remembered() -> None:
 
 def test_the_bound_holds() -> None:
     """Above the bound the runs are forgotten that were written to longest ago, as many as need be."""
-    remembered = RememberedRuns(most_series=7)
+    remembered = RememberedRuns(most_series=8)
     for run_id in "abc":
         write(remembered, run_with(run_id, "x", "y"))
-    assert len(remembered) == 6
+    assert len(remembered) == 8
     assert remembered.take("a") is None
     assert remembered.take("c") is not None
     write(remembered, run_with("d", *"abcdefg"))
