@@ -1,6 +1,6 @@
-"""Servers that start in a fraction of a second and of the processor time.
+"""Servers and commands that start in a fraction of a second and of the processor time.
 
-A nursery is a process that has imported the server and waits. Each start is a fork of it that becomes
+A nursery is a process that has imported the program and waits. Each start is a fork of it that becomes
 `mlproxy ARGUMENTS`: a process like any other, with memory, files and sockets of its own, that a real SIGKILL
 ends. Only the second that the imports take is saved. When the nursery ends, its children are killed with it.
 
@@ -16,6 +16,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -35,13 +36,16 @@ _IMPORTED_AHEAD = (
     "uvicorn.protocols.http.httptools_impl",
     "uvloop",
     "server.__main__",
+    "server.admin",
     "server.bootstrap",
+    "server.in_process",
     "server.listening",
+    "server.telemetry.logs",
 )
 
 
 class NurseryChild:
-    """A server that a nursery has started; has what the tests use of `subprocess.Popen`."""
+    """What a nursery has started; has what the tests use of `subprocess.Popen`."""
 
     def __init__(self, nursery: "Nursery", pid: int) -> None:
         self._nursery = nursery
@@ -95,7 +99,38 @@ class Nursery:
 
     def start(self, arguments: list[str], *, cwd: Path, env: dict[str, str], log_file: Path) -> NurseryChild:
         """Start `mlproxy ARGUMENTS`; what it says goes to the end of `log_file`."""
-        order = {"order": "start", "arguments": arguments, "cwd": str(cwd), "env": env, "log": str(log_file)}
+        return self._start(arguments, cwd=cwd, env=env, stdout=log_file, stderr=log_file)
+
+    def run(
+        self, arguments: list[str], *, cwd: Path, env: dict[str, str], timeout: float
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run `mlproxy ARGUMENTS` to its end; its exit code and what it said.
+
+        Raises:
+            subprocess.TimeoutExpired: it was not done in time, and was killed.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            stdout, stderr = Path(folder, "stdout"), Path(folder, "stderr")
+            child = self._start(arguments, cwd=cwd, env=env, stdout=stdout, stderr=stderr)
+            try:
+                code = child.wait(timeout)
+            finally:
+                child.kill()
+            return subprocess.CompletedProcess(
+                ["mlproxy", *arguments], code, stdout.read_text("utf-8"), stderr.read_text("utf-8")
+            )
+
+    def _start(
+        self, arguments: list[str], *, cwd: Path, env: dict[str, str], stdout: Path, stderr: Path
+    ) -> NurseryChild:
+        order = {
+            "order": "start",
+            "arguments": arguments,
+            "cwd": str(cwd),
+            "env": env,
+            "stdout": str(stdout),
+            "stderr": str(stderr),
+        }
         return NurseryChild(self, self._ask(order))
 
     def poll(self, pid: int) -> int | None:
@@ -136,8 +171,8 @@ def shared_nursery() -> Nursery:
 # --- the nursery itself ---------------------------------------------------------------------
 
 
-def _import_what_servers_use() -> None:
-    """Also what a server imports only when it is used first: that costs as much."""
+def _import_what_is_used() -> None:
+    """Also what a server or a command imports only when it is used first: that costs as much."""
     for name in _IMPORTED_AHEAD:
         importlib.import_module(name)
 
@@ -146,22 +181,21 @@ def _start(order: dict[str, Any]) -> int:
     pid = os.fork()
     if pid == 0:
         try:
-            _become_server(order)
+            _become_mlproxy(order)
         except BaseException:
             traceback.print_exc()
         os._exit(_FAILED_TO_START)
     return pid
 
 
-def _become_server(order: dict[str, Any]) -> NoReturn:
+def _become_mlproxy(order: dict[str, Any]) -> NoReturn:
     from server.__main__ import main
     from server.domain import failpoints
 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for here, there in ((nothing, 0), (log, 1), (log, 2)):
-        os.dup2(here, there)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        os.dup2(os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), number)
     os.chdir(order["cwd"])
     os.environ.clear()
     os.environ.update(order["env"])
@@ -184,7 +218,7 @@ def _poll(pid: int) -> int | None:
 
 
 def _serve_orders() -> None:
-    _import_what_servers_use()
+    _import_what_is_used()
     ended: dict[int, int] = {}
     for line in sys.stdin:
         order = json.loads(line)

@@ -4,8 +4,8 @@
 same data folder, so that a client's tracking URI stays good. Settings of the surrounding shell
 (`MLPROXY_*`) do not reach it: a server has exactly the settings that its test names.
 
-It is forked from a process that has imported the program, which saves most of what a start costs
-(`tests.support.nursery`); with `own_interpreter` it is started as `python -m server serve`, as commands are.
+It and its commands are forked from a process that has imported the program, which saves most of what a start
+costs (`tests.support.nursery`); with `own_interpreter` they are started as `python -m server …`.
 """
 
 import os
@@ -143,8 +143,8 @@ class ServerProcess:
         self._await_health(self._process)
 
     def _start_process(self) -> "subprocess.Popen[bytes] | NurseryChild":
-        if not self._own_interpreter:
-            nursery = self._nursery or shared_nursery()
+        nursery = self._forked_from()
+        if nursery is not None:
             return nursery.start(["serve"], cwd=self.data_dir, env=self.environment(), log_file=self.log_file)
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
@@ -182,8 +182,15 @@ class ServerProcess:
     def cli(
         self, *args: str, timeout: float = COMMAND_TIMEOUT_SECONDS, **env: object
     ) -> "subprocess.CompletedProcess[str]":
-        """Run `python -m server …` with the server's environment."""
+        """Run `mlproxy …` with the server's environment.
+
+        Raises:
+            subprocess.TimeoutExpired: it was not done in time, and was killed.
+        """
         environment = {**self.environment(), **{name: str(value) for name, value in env.items()}}
+        nursery = self._forked_from()
+        if nursery is not None:
+            return nursery.run(list(args), cwd=self.data_dir, env=environment, timeout=timeout)
         return subprocess.run(
             [sys.executable, "-m", "server", *args],
             capture_output=True,
@@ -221,6 +228,9 @@ class ServerProcess:
                 self._settings.pop(name, None)
             else:
                 self._settings[name] = str(value)
+
+    def _forked_from(self) -> Nursery | None:
+        return None if self._own_interpreter else self._nursery or shared_nursery()
 
     def _running(self) -> "subprocess.Popen[bytes] | NurseryChild":
         if self._process is None:
